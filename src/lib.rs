@@ -38,3 +38,4 @@
 
 pub mod config;
 pub mod identity;
+pub mod k3s;
