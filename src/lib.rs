@@ -39,3 +39,4 @@
 pub mod config;
 pub mod identity;
 pub mod k3s;
+pub mod token;
