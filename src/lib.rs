@@ -36,6 +36,7 @@
 //! | `api` | HTTP on a socket, its typed client, the dashboard |
 //! | `cli` | one file per verb |
 
+pub mod address;
 pub mod config;
 pub mod identity;
 pub mod k3s;

@@ -66,7 +66,9 @@ impl fmt::Display for AtBoot {
         f.write_str(match self {
             Self::Ignored => "goes on as if it were not written",
             Self::Off => "goes on without this setting",
-            Self::Frozen => "joins the mesh, and takes part in no founding and no new role until this is mended",
+            Self::Frozen => {
+                "joins the mesh, and takes part in no founding and no new role until this is mended"
+            }
             Self::NoMesh => "stays out of the mesh until this is mended",
         })
     }

@@ -5,7 +5,8 @@ mod settings;
 
 pub use mistake::{AtBoot, Mistake, Severity};
 pub use settings::{
-    Auto, Config, Discovery, Install, K3s, Kubevip, LogLevel, NetworkId, NetworkIdError, RoleSetting, TokenText, Vpn,
+    Auto, Config, Discovery, Install, K3s, Kubevip, LogLevel, NetworkId, NetworkIdError, RoleSetting,
+    TokenText, Vpn,
 };
 
 /// The text of one file, in the order in which files are merged.

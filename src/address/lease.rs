@@ -1,0 +1,400 @@
+//! One node's way to its IPv4 address.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{AddressError, Claim, Pool, candidate, pool::rank};
+use crate::{identity::NodeId, token::MeshId};
+
+/// How long a claim has to stand unbeaten before it is confirmed.
+pub const STILL_TIME: Duration = Duration::from_secs(2);
+
+/// Draws before the pool counts as full.
+const MAXIMUM_ATTEMPTS: u32 = 1024;
+
+/// What a node needs to know to lease itself an address.
+#[derive(Debug, Clone)]
+pub struct LeaseSettings {
+    /// This node.
+    pub id: NodeId,
+    /// This mesh.
+    pub mesh_id: MeshId,
+    /// Where to draw from.
+    pub pool: Pool,
+    /// `vpn.address`: taken instead of a drawn one.
+    pub fixed: Option<Ipv4Addr>,
+}
+
+/// What is kept on disk (`/usr/local/.c3os/lease`), so that the next boot has the same address without a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The address.
+    pub v4: Ipv4Addr,
+    /// The draw it came from.
+    #[serde(default)]
+    pub attempt: u32,
+    /// It was confirmed.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// It was assigned with a role: k3s is configured with it.
+    #[serde(default)]
+    pub frozen: bool,
+}
+
+/// How firmly an address is held, weakest first: of two holders the firmer keeps it, of two equally firm ones the
+/// one with the lower `sha256(address, id)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Drawn a moment ago.
+    Claimed,
+    /// Stood unbeaten for [`STILL_TIME`].
+    Confirmed,
+    /// Its holder will not move by itself: fixed in its configuration, or frozen.
+    Firm,
+    /// Assigned with a role by the lead.
+    Assigned,
+}
+
+/// Something worth telling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// The address stood unbeaten and stays.
+    Confirmed {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// Another node keeps the address that we claimed; we moved.
+    Lost {
+        /// The address that is no longer ours.
+        address: Ipv4Addr,
+        /// Who keeps it.
+        to: NodeId,
+        /// What we have now; none: the pool is full.
+        next: Option<Ipv4Addr>,
+    },
+    /// The address was assigned with a role, and never changes again.
+    Frozen {
+        /// The address.
+        address: Ipv4Addr,
+        /// What we had before, if it was another.
+        before: Option<Ipv4Addr>,
+    },
+    /// Loud: `vpn.address` is kept by another node; a drawn address is used instead.
+    FixedLost {
+        /// What the configuration says.
+        fixed: Ipv4Addr,
+        /// Who keeps it.
+        to: NodeId,
+    },
+    /// Loud: `vpn.address` is not what was assigned with the role; the assigned one is used.
+    FixedOverruled {
+        /// What the configuration says.
+        fixed: Ipv4Addr,
+        /// What is used.
+        assigned: Ipv4Addr,
+    },
+    /// Loud: another node insists on our frozen address. Neither moves; traffic to it is not reliable.
+    Clash {
+        /// The address.
+        address: Ipv4Addr,
+        /// The other node.
+        with: NodeId,
+    },
+    /// Loud: a lead assigned another address than the frozen one, which stays.
+    AssignedElsewhere {
+        /// What is used.
+        frozen: Ipv4Addr,
+        /// What was assigned.
+        assigned: Ipv4Addr,
+    },
+    /// Loud: a lead assigned an address outside `vpn.subnet`, so machines disagree about that setting. It is not used.
+    AssignedOutside {
+        /// What was assigned.
+        assigned: Ipv4Addr,
+    },
+    /// Loud: every address of the pool is taken; there is none until one is given up.
+    Exhausted,
+}
+
+impl LeaseEvent {
+    /// Whether somebody should be woken: an ERROR or WARN rather than an INFO.
+    #[must_use]
+    pub fn is_loud(&self) -> bool {
+        match self {
+            Self::Confirmed { .. } | Self::Lost { .. } | Self::Frozen { .. } => false,
+            Self::FixedLost { .. }
+            | Self::FixedOverruled { .. }
+            | Self::Clash { .. }
+            | Self::AssignedElsewhere { .. }
+            | Self::AssignedOutside { .. }
+            | Self::Exhausted => true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Claimed { v4: Ipv4Addr, attempt: u32, still_at: Instant },
+    Confirmed { v4: Ipv4Addr, attempt: u32 },
+    Fixed { v4: Ipv4Addr },
+    Frozen { v4: Ipv4Addr, attempt: u32 },
+    Exhausted,
+}
+
+/// The machine drawn in the front page of this room.
+#[derive(Debug)]
+pub struct AddressLease {
+    settings: LeaseSettings,
+    state: State,
+    /// Loud things that still hold and were told, so that they are told once.
+    told: BTreeSet<Told>,
+    events: VecDeque<LeaseEvent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Clash(NodeId),
+    Elsewhere(Ipv4Addr),
+    Outside(Ipv4Addr),
+}
+
+/// Who holds what, other than ourselves.
+struct Rivals {
+    me: NodeId,
+    holders: BTreeMap<Ipv4Addr, BTreeMap<NodeId, Standing>>,
+}
+
+impl AddressLease {
+    /// Starts with what the disk remembers, the configuration fixes, or the first draw: there is an address at once.
+    ///
+    /// # Errors
+    /// [`AddressError::Fixed`] if `vpn.address` is not a usable address of `vpn.subnet`.
+    pub fn new(
+        settings: LeaseSettings,
+        remembered: Option<Lease>,
+        now: Instant,
+    ) -> Result<Self, AddressError> {
+        let pool = settings.pool;
+        if let Some(address) = settings.fixed.filter(|fixed| !pool.is_usable(*fixed)) {
+            return Err(AddressError::Fixed { address, subnet: pool.subnet() });
+        }
+        let mut events = VecDeque::new();
+        let state = match (remembered, settings.fixed) {
+            // Applied: it stays whatever the configuration says today.
+            (Some(Lease { v4, attempt, frozen: true, .. }), fixed) => {
+                if let Some(fixed) = fixed.filter(|fixed| *fixed != v4) {
+                    events.push_back(LeaseEvent::FixedOverruled { fixed, assigned: v4 });
+                }
+                State::Frozen { v4, attempt }
+            }
+            (_, Some(v4)) => State::Fixed { v4 },
+            (Some(Lease { v4, attempt, confirmed: true, .. }), None) if pool.draws(v4) => {
+                State::Confirmed { v4, attempt }
+            }
+            (Some(Lease { v4, attempt, .. }), None) if pool.draws(v4) => {
+                State::Claimed { v4, attempt, still_at: now + STILL_TIME }
+            }
+            (_, None) => {
+                let v4 = candidate(settings.mesh_id, settings.id, 0, &pool);
+                State::Claimed { v4, attempt: 0, still_at: now + STILL_TIME }
+            }
+        };
+        Ok(Self { settings, state, told: BTreeSet::new(), events })
+    }
+
+    /// The address to use now. None only while the pool is full.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        match self.state {
+            State::Claimed { v4, .. }
+            | State::Confirmed { v4, .. }
+            | State::Fixed { v4 }
+            | State::Frozen { v4, .. } => Some(v4),
+            State::Exhausted => None,
+        }
+    }
+
+    /// How firmly it is held; for `status`.
+    pub fn standing(&self) -> Option<Standing> {
+        match self.state {
+            State::Claimed { .. } => Some(Standing::Claimed),
+            State::Confirmed { .. } => Some(Standing::Confirmed),
+            State::Fixed { .. } => Some(Standing::Firm),
+            State::Frozen { .. } => Some(Standing::Assigned),
+            State::Exhausted => None,
+        }
+    }
+
+    /// The fact to publish.
+    pub fn claim(&self) -> Option<Claim> {
+        let (v4, attempt, confirmed, firm) = match self.state {
+            State::Claimed { v4, attempt, .. } => (v4, attempt, false, false),
+            State::Confirmed { v4, attempt } => (v4, attempt, true, false),
+            State::Fixed { v4 } => (v4, 0, true, true),
+            State::Frozen { v4, attempt } => (v4, attempt, true, true),
+            State::Exhausted => return None,
+        };
+        Some(Claim { v4, attempt, confirmed, firm })
+    }
+
+    /// What to keep on disk. A frozen one has to be there before anything is configured with the address.
+    pub fn lease(&self) -> Option<Lease> {
+        let frozen = matches!(self.state, State::Frozen { .. });
+        self.claim().map(|Claim { v4, attempt, confirmed, .. }| Lease { v4, attempt, confirmed, frozen })
+    }
+
+    /// Takes what is known: every member's claim, and every address that was assigned with authority, both by
+    /// holder. Our own entry among the claims is ignored, among the assignments it freezes our address.
+    pub fn handle_claims(
+        &mut self,
+        claims: &BTreeMap<NodeId, Claim>,
+        assignments: &BTreeMap<NodeId, Ipv4Addr>,
+        now: Instant,
+    ) {
+        let rivals = Rivals::new(self.settings.id, claims, assignments);
+        if let Some(assigned) = assignments.get(&self.settings.id) {
+            self.take_assignment(*assigned);
+        }
+        match self.state {
+            State::Frozen { v4, .. } => self.watch_frozen(v4, &rivals),
+            State::Fixed { v4: fixed } => {
+                if let Some(to) = rivals.winner(fixed, Standing::Firm) {
+                    self.events.push_back(LeaseEvent::FixedLost { fixed, to });
+                    self.draw(0, &rivals, now);
+                }
+            }
+            State::Claimed { v4, attempt, .. } => self.defend(v4, attempt, Standing::Claimed, &rivals, now),
+            State::Confirmed { v4, attempt } => self.defend(v4, attempt, Standing::Confirmed, &rivals, now),
+            State::Exhausted => self.draw(0, &rivals, now),
+        }
+    }
+
+    /// Confirms a claim that stood for [`STILL_TIME`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let State::Claimed { v4, attempt, still_at } = self.state
+            && now >= still_at
+        {
+            self.state = State::Confirmed { v4, attempt };
+            self.events.push_back(LeaseEvent::Confirmed { address: v4 });
+        }
+    }
+
+    /// When to call [`AddressLease::handle_timeout`], and what for.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        match self.state {
+            State::Claimed { still_at, .. } => Some((still_at, "confirm the overlay address")),
+            State::Confirmed { .. } | State::Fixed { .. } | State::Frozen { .. } | State::Exhausted => None,
+        }
+    }
+
+    /// The next thing worth telling.
+    pub fn poll_event(&mut self) -> Option<LeaseEvent> {
+        self.events.pop_front()
+    }
+
+    fn take_assignment(&mut self, assigned: Ipv4Addr) {
+        let (before, attempt) = match self.state {
+            State::Frozen { v4, .. } => {
+                if v4 != assigned && self.told.insert(Told::Elsewhere(assigned)) {
+                    self.events.push_back(LeaseEvent::AssignedElsewhere { frozen: v4, assigned });
+                }
+                return;
+            }
+            State::Claimed { v4, attempt, .. } | State::Confirmed { v4, attempt } => (Some(v4), attempt),
+            State::Fixed { v4 } => (Some(v4), 0),
+            State::Exhausted => (None, 0),
+        };
+        if !self.settings.pool.is_usable(assigned) {
+            if self.told.insert(Told::Outside(assigned)) {
+                self.events.push_back(LeaseEvent::AssignedOutside { assigned });
+            }
+            return;
+        }
+        if let Some(fixed) = self.settings.fixed.filter(|fixed| *fixed != assigned) {
+            self.events.push_back(LeaseEvent::FixedOverruled { fixed, assigned });
+        }
+        self.state = State::Frozen { v4: assigned, attempt };
+        let before = before.filter(|before| *before != assigned);
+        self.events.push_back(LeaseEvent::Frozen { address: assigned, before });
+    }
+
+    /// Those who will not move either are told once each, and again if they went and came back.
+    fn watch_frozen(&mut self, v4: Ipv4Addr, rivals: &Rivals) {
+        let clashes: BTreeSet<NodeId> =
+            rivals.at(v4).filter(|(_, standing)| *standing >= Standing::Firm).map(|(id, _)| id).collect();
+        self.told.retain(|told| match told {
+            Told::Clash(id) => clashes.contains(id),
+            Told::Elsewhere(_) | Told::Outside(_) => true,
+        });
+        for with in clashes {
+            if self.told.insert(Told::Clash(with)) {
+                self.events.push_back(LeaseEvent::Clash { address: v4, with });
+            }
+        }
+    }
+
+    fn defend(&mut self, address: Ipv4Addr, attempt: u32, standing: Standing, rivals: &Rivals, now: Instant) {
+        if let Some(to) = rivals.winner(address, standing) {
+            self.draw(attempt.saturating_add(1), rivals, now);
+            self.events.push_back(LeaseEvent::Lost { address, to, next: self.address() });
+        }
+    }
+
+    /// Claims the first candidate that we would keep against all that is known. A weaker rival's is fair game: so the
+    /// outcome of a crowd of claims depends on who takes part and not on who was heard first (it is the stable
+    /// matching of nodes, by their draws, with addresses, by their rank).
+    fn draw(&mut self, from: u32, rivals: &Rivals, now: Instant) {
+        let LeaseSettings { id, mesh_id, pool, .. } = &self.settings;
+        let found = (from..from.saturating_add(MAXIMUM_ATTEMPTS))
+            .map(|attempt| (attempt, candidate(*mesh_id, *id, attempt, pool)))
+            .find(|(_, v4)| rivals.winner(*v4, Standing::Claimed).is_none());
+        match (found, self.state) {
+            (Some((attempt, v4)), _) => {
+                self.state = State::Claimed { v4, attempt, still_at: now + STILL_TIME };
+            }
+            (None, State::Exhausted) => {}
+            (
+                None,
+                State::Claimed { .. } | State::Confirmed { .. } | State::Fixed { .. } | State::Frozen { .. },
+            ) => {
+                self.state = State::Exhausted;
+                self.events.push_back(LeaseEvent::Exhausted);
+            }
+        }
+    }
+}
+
+impl Rivals {
+    fn new(me: NodeId, claims: &BTreeMap<NodeId, Claim>, assignments: &BTreeMap<NodeId, Ipv4Addr>) -> Self {
+        let mut holders: BTreeMap<Ipv4Addr, BTreeMap<NodeId, Standing>> = BTreeMap::new();
+        let claimed = claims.iter().map(|(id, claim)| {
+            let standing = match claim {
+                Claim { firm: true, .. } => Standing::Firm,
+                Claim { confirmed: true, .. } => Standing::Confirmed,
+                Claim { .. } => Standing::Claimed,
+            };
+            (*id, claim.v4, standing)
+        });
+        let assigned = assignments.iter().map(|(id, v4)| (*id, *v4, Standing::Assigned));
+        // An assignment comes after, and over, what its holder claims.
+        for (id, v4, standing) in claimed.chain(assigned).filter(|(id, ..)| *id != me) {
+            holders.entry(v4).or_default().insert(id, standing);
+        }
+        Self { me, holders }
+    }
+
+    fn at(&self, v4: Ipv4Addr) -> impl Iterator<Item = (NodeId, Standing)> + '_ {
+        self.holders.get(&v4).into_iter().flatten().map(|(id, standing)| (*id, *standing))
+    }
+
+    /// The strongest of those who would keep `v4` if we held it with `standing`.
+    fn winner(&self, v4: Ipv4Addr, standing: Standing) -> Option<NodeId> {
+        let strength = |id: NodeId, standing: Standing| (standing, std::cmp::Reverse(rank(v4, id)));
+        let (strongest, id) = self.at(v4).map(|(id, standing)| (strength(id, standing), id)).max()?;
+        (strongest > strength(self.me, standing)).then_some(id)
+    }
+}
