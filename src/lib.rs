@@ -41,3 +41,4 @@ pub mod config;
 pub mod identity;
 pub mod k3s;
 pub mod token;
+pub mod tunnel;

@@ -1,0 +1,45 @@
+//! The data plane without its sockets: handshake, sessions, replay windows, routes, paths, timers.
+//!
+//! ```text
+//!   TUN --> Table::destination --> Session::seal_data --> UDP          (fast threads: only read the Table)
+//!   UDP --> Table::open (session, replay, tag, inner source) --> TUN
+//!             | control datagrams, packets without a session, "attention", "moved"
+//!             v
+//!           Tunnel: one Peer each --> handshakes, probes, a new Table  (control thread, or a simulation)
+//! ```
+//!
+//! A stranger's datagram names a session that we do not have and is dropped before any crypto: there is no
+//! public-key work on the data socket at all. Handshakes travel on streams that have proven both node ids, and, for the
+//! successor of a session, inside that session.
+//!
+//! Cryptokey routing: one [`RouteTable`] says both where a packet goes and whose source address it may bear.
+
+mod control;
+mod counters;
+mod handshake;
+mod key;
+mod message;
+mod noise;
+mod packet;
+mod path;
+mod peer;
+mod route;
+mod session;
+mod table;
+#[cfg(test)]
+mod tests;
+mod window;
+mod wire;
+
+pub use control::{PeerRoute, PeerState, Tunnel, TunnelEvent, TunnelSettings};
+pub use counters::{Counters, DropReason};
+pub use handshake::{HandshakeError, Initiator, Offer, Parameters, respond};
+pub use key::{Aead, Exhausted};
+pub use packet::Addresses;
+pub use path::Path;
+pub use peer::PingError;
+pub use route::{RouteTable, Slot};
+pub use session::{Opened, Session};
+pub use table::{Content, Inbound, Sending, Table, TablePeer, Traffic, TrafficTotals};
+pub use window::{Arrival, WINDOW, Window};
+pub use wire::{CONTROL_QUEUE, HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG};

@@ -1,0 +1,184 @@
+//! What the fast threads read: routes, peers and sessions at one moment. Immutable; the control thread makes a new
+//! one for every change and swaps it in.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    DropReason,
+    packet::Addresses,
+    path::Path,
+    route::{RouteTable, Slot},
+    session::Session,
+    window::Arrival,
+    wire::{HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG},
+};
+use crate::identity::NodeId;
+
+/// Packets and bytes (of inner packets) exchanged with one peer since it became known.
+#[derive(Default)]
+pub struct Traffic {
+    sent_packets: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_packets: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+/// [`Traffic`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TrafficTotals {
+    /// Inner packets sent.
+    pub sent_packets: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Inner packets received.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+}
+
+impl Traffic {
+    /// Counts inner packets sent.
+    pub fn add_sent(&self, packets: u64, bytes: u64) {
+        self.sent_packets.fetch_add(packets, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts inner packets received.
+    pub fn add_received(&self, packets: u64, bytes: u64) {
+        self.received_packets.fetch_add(packets, Ordering::Relaxed);
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The sums now.
+    pub fn totals(&self) -> TrafficTotals {
+        TrafficTotals {
+            sent_packets: self.sent_packets.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            received_packets: self.received_packets.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// How to send to a peer.
+pub struct Sending {
+    /// The session to seal with.
+    pub session: Arc<Session>,
+    /// Where each of our queues sends to.
+    pub endpoints: [SocketAddr; MAX_QUEUES],
+}
+
+/// One peer as the fast threads see it.
+pub struct TablePeer {
+    /// Who it is.
+    pub id: NodeId,
+    /// What was exchanged with it.
+    pub traffic: Arc<Traffic>,
+    /// None: packets have to wait for a session or a path.
+    pub sending: Option<Sending>,
+    /// The UDP ports of the peer's queues.
+    pub ports: Vec<u16>,
+    /// Where it is known to be; packets from elsewhere are reported.
+    pub paths: Vec<Path>,
+}
+
+/// Routes, peers and sessions.
+#[derive(Default)]
+pub struct Table {
+    pub(super) routes: RouteTable,
+    pub(super) peers: Vec<TablePeer>,
+    pub(super) sessions: HashMap<SessionId, (Slot, Arc<Session>)>,
+}
+
+/// An authentic datagram.
+pub struct Inbound<'table, 'datagram> {
+    /// Who sent it.
+    pub peer: &'table TablePeer,
+    /// The session it came in.
+    pub session: &'table Arc<Session>,
+    /// What it holds.
+    pub content: Content<'datagram>,
+    /// The control thread wants to know: the first of its session.
+    pub first: bool,
+    /// The control thread wants to know: the newest of its queue, from an address the peer was not known at.
+    pub moved: bool,
+}
+
+/// What an authentic datagram holds.
+pub enum Content<'datagram> {
+    /// An IP packet whose source belongs to the peer.
+    Packet(Meta, &'datagram mut [u8]),
+    /// A control message.
+    Control(&'datagram [u8]),
+    /// Something to drop.
+    Refused(DropReason),
+}
+
+impl Table {
+    /// The peer that `packet`, read from the interface, is for.
+    ///
+    /// # Errors
+    /// Why it is to be dropped.
+    pub fn destination(&self, packet: &[u8]) -> Result<&TablePeer, DropReason> {
+        let addresses = Addresses::of(packet).ok_or(DropReason::NotIp)?;
+        match self.routes.lookup(addresses.destination) {
+            Some(slot) => self.peers.get(slot as usize).ok_or(DropReason::NoRoute),
+            None if addresses.is_to_many() => Err(DropReason::Multicast),
+            None => Err(DropReason::NoRoute),
+        }
+    }
+
+    /// Opens a datagram that came from `from`.
+    ///
+    /// # Errors
+    /// Why it is to be dropped. A stranger's datagram gets here without any crypto, a replay too.
+    pub fn open<'table, 'datagram>(
+        &'table self,
+        datagram: &'datagram mut [u8],
+        from: SocketAddr,
+    ) -> Result<Inbound<'table, 'datagram>, DropReason> {
+        if datagram.len() < HEADER + TAG {
+            return Err(DropReason::Short);
+        }
+        let header = Header::decode(datagram).ok_or(DropReason::Malformed)?;
+        if header.kind == Kind::Data && datagram.len() < OVERHEAD {
+            return Err(DropReason::Short);
+        }
+        let (slot, session) = self.sessions.get(&header.session).ok_or(DropReason::UnknownSession)?;
+        let peer = self.peers.get(*slot as usize).ok_or(DropReason::UnknownSession)?;
+        let opened = session.open(datagram)?;
+        let moved = opened.arrival == Arrival::Newest && !peer.is_known_at(from) && session.take_move();
+        let content = match opened.header.kind {
+            Kind::Control => Content::Control(opened.plaintext),
+            Kind::Data => self.admit(*slot, opened.plaintext),
+        };
+        Ok(Inbound { peer, session, content, first: opened.first, moved })
+    }
+
+    /// Cryptokey routing: the source of an inner packet must be an address that we would send to this very peer.
+    fn admit<'a>(&self, slot: Slot, plaintext: &'a mut [u8]) -> Content<'a> {
+        let Some((meta, packet)) = plaintext.split_first_chunk_mut::<META>() else {
+            return Content::Refused(DropReason::Short);
+        };
+        match Addresses::of(packet) {
+            None => Content::Refused(DropReason::NotIp),
+            Some(addresses) if self.routes.lookup(addresses.source) == Some(slot) => {
+                Content::Packet(Meta::decode(*meta), packet)
+            }
+            Some(_) => Content::Refused(DropReason::ForeignSource),
+        }
+    }
+}
+
+impl TablePeer {
+    fn is_known_at(&self, from: SocketAddr) -> bool {
+        self.paths.iter().any(|path| path.covers(&self.ports, from))
+    }
+}

@@ -1,0 +1,487 @@
+//! Whole tunnels against each other, on virtual time and a network made of a queue.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::identity::{Identity, NodeId};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A node: the control half, and the fast half done by hand.
+struct Node {
+    id: NodeId,
+    address: SocketAddr,
+    overlay: IpAddr,
+    tunnel: Tunnel,
+    table: Table,
+    counters: Arc<Counters>,
+    delivered: Vec<Vec<u8>>,
+    events: Vec<TunnelEvent>,
+    streams_work: bool,
+}
+
+struct World {
+    now: Instant,
+    nodes: Vec<Node>,
+    wire: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    streams: VecDeque<(NodeId, NodeId, u64, Vec<u8>)>,
+    /// Datagrams to these addresses vanish.
+    dead: Vec<SocketAddr>,
+    datagrams: usize,
+    handshakes_by_stream: usize,
+}
+
+fn node(seed: u8, life: u8) -> Node {
+    let id = Identity::from_seed(&[seed; 32]).id();
+    let counters = Arc::new(Counters::default());
+    let settings = TunnelSettings {
+        me: id,
+        psk: Zeroizing::new([9; 32]),
+        aes: true,
+        ports: vec![51900],
+        addresses: vec![IpAddr::from([192, 168, 0, seed])],
+    };
+    Node {
+        id,
+        address: SocketAddr::from(([192, 168, 0, seed], 51900)),
+        overlay: IpAddr::from([10, 1, 0, seed]),
+        tunnel: Tunnel::new(settings, [seed ^ life; 32], Arc::clone(&counters)),
+        table: Table::default(),
+        counters,
+        delivered: Vec::new(),
+        events: Vec::new(),
+        streams_work: true,
+    }
+}
+
+fn packet(source: IpAddr, destination: IpAddr, text: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else { panic!("v4 only") };
+    let mut packet = vec![0; 20];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(20 + text.len() as u16).to_be_bytes());
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&destination.octets());
+    packet.extend_from_slice(text);
+    packet
+}
+
+impl World {
+    fn new(nodes: u8) -> Self {
+        let mut world = Self {
+            now: Instant::now_for_tests(),
+            nodes: (1..=nodes).map(|seed| node(seed, 0)).collect(),
+            wire: VecDeque::new(),
+            streams: VecDeque::new(),
+            dead: Vec::new(),
+            datagrams: 0,
+            handshakes_by_stream: 0,
+        };
+        for i in 0..world.nodes.len() {
+            world.introduce(i);
+        }
+        world
+    }
+
+    fn introduce(&mut self, i: usize) {
+        let routes = self.nodes.iter().map(|node| PeerRoute {
+            id: node.id,
+            addresses: vec![node.overlay],
+            networks: Vec::new(),
+            candidates: vec![node.address.ip()],
+        });
+        let routes = routes.collect();
+        self.nodes[i].tunnel.handle_routes(routes, self.now);
+        self.collect();
+    }
+
+    /// A crash: everything in memory is gone.
+    fn restart(&mut self, i: usize) {
+        self.nodes[i] = node(i as u8 + 1, 0x80);
+        self.introduce(i);
+    }
+
+    /// What the TX thread does.
+    fn send(&mut self, from: usize, to: usize, text: &[u8]) {
+        let bytes = packet(self.nodes[from].overlay, self.nodes[to].overlay, text);
+        self.send_bytes(from, &bytes);
+    }
+
+    fn send_bytes(&mut self, from: usize, bytes: &[u8]) {
+        let node = &mut self.nodes[from];
+        let peer = match node.table.destination(bytes) {
+            Ok(peer) => peer,
+            Err(reason) => return node.counters.add(reason),
+        };
+        let plaintext = [&[0; META], bytes].concat();
+        match &peer.sending {
+            None => node.tunnel.handle_packet(peer.id, plaintext, self.now),
+            Some(sending) => {
+                let mut datagram = [&[0; HEADER], plaintext.as_slice(), &[0; TAG]].concat();
+                sending.session.seal_data(0, &mut datagram).expect("below the limit");
+                self.wire.push_back((node.address, sending.endpoints[0], datagram));
+                if sending.session.take_attention() {
+                    node.tunnel.handle_attention(peer.id, self.now);
+                }
+            }
+        }
+        self.collect();
+    }
+
+    /// What the RX thread does.
+    fn receive(&mut self, from: SocketAddr, to: SocketAddr, mut datagram: Vec<u8>) {
+        let Some(node) = self.nodes.iter_mut().find(|node| node.address == to) else { return };
+        let inbound = match node.table.open(&mut datagram, from) {
+            Ok(inbound) => inbound,
+            Err(reason) => return node.counters.add(reason),
+        };
+        let session = Arc::clone(inbound.session);
+        if inbound.first {
+            node.tunnel.handle_confirmed(session.local(), from, self.now);
+        }
+        if inbound.moved {
+            node.tunnel.handle_moved(&session, from, self.now);
+        }
+        match inbound.content {
+            Content::Packet(_, packet) => node.delivered.push(packet[20..].to_vec()),
+            Content::Control(plaintext) => node.tunnel.handle_control(&session, from, plaintext, self.now),
+            Content::Refused(reason) => node.counters.add(reason),
+        }
+    }
+
+    fn collect(&mut self) {
+        for node in &mut self.nodes {
+            while let Some((to, datagram)) = node.tunnel.poll_transmit() {
+                self.datagrams += 1;
+                self.wire.push_back((node.address, to, datagram));
+            }
+            while let Some(event) = node.tunnel.poll_event() {
+                if let TunnelEvent::HandshakeWanted { peer, ticket, message } = &event {
+                    self.streams.push_back((node.id, *peer, *ticket, message.clone()));
+                }
+                node.events.push(event);
+            }
+            if let Some(table) = node.tunnel.poll_table() {
+                node.table = table;
+            }
+        }
+    }
+
+    fn stream(&mut self, from: NodeId, to: NodeId, ticket: u64, message: &[u8]) {
+        self.handshakes_by_stream += 1;
+        let works = self.nodes.iter().all(|node| node.streams_work || (node.id != from && node.id != to));
+        let answerer = self.nodes.iter_mut().find(|node| node.id == to).filter(|_| works);
+        let answer = answerer.map(|node| node.tunnel.handle_request(from, message, self.now));
+        self.collect();
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.id == from) {
+            node.tunnel.handle_answer(to, ticket, answer.as_deref(), self.now);
+        }
+    }
+
+    /// Delivers everything under way, then lets `time` pass, timer by timer.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.collect();
+            if let Some((from, to, ticket, message)) = self.streams.pop_front() {
+                self.stream(from, to, ticket, &message);
+            } else if let Some((from, to, datagram)) = self.wire.pop_front() {
+                if !self.dead.contains(&to) && !self.dead.contains(&from) {
+                    self.now += MS / 10;
+                    self.receive(from, to, datagram);
+                }
+            } else {
+                let next = self.nodes.iter().filter_map(|node| node.tunnel.poll_timeout()).min();
+                match next {
+                    Some((at, _)) if at <= end => self.now = self.now.max(at),
+                    Some(_) | None => break,
+                }
+                for node in &mut self.nodes {
+                    node.tunnel.handle_timeout(self.now);
+                }
+            }
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn delivered(&mut self, i: usize) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.nodes[i].delivered)
+    }
+}
+
+trait NowForTests {
+    fn now_for_tests() -> Self;
+}
+
+impl NowForTests for Instant {
+    #[expect(clippy::disallowed_methods, reason = "an Instant has no other beginning")]
+    fn now_for_tests() -> Self {
+        Self::now()
+    }
+}
+
+#[test]
+fn the_first_packet_makes_the_session_and_gets_through() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"first");
+    world.run(100 * MS);
+    assert_eq!(world.delivered(1), [b"first"]);
+    world.send(1, 0, b"back");
+    world.run(100 * MS);
+    assert_eq!(world.delivered(0), [b"back"]);
+    assert_eq!(world.handshakes_by_stream, 1);
+}
+
+#[test]
+fn sixteen_packets_wait_and_the_oldest_go_first() {
+    let mut world = World::new(2);
+    for i in 0..20 {
+        world.send(0, 1, &[i]);
+    }
+    world.run(100 * MS);
+    assert_eq!(world.delivered(1), (4..20).map(|i| vec![i]).collect::<Vec<_>>());
+    assert_eq!(world.nodes[0].counters.get(DropReason::NoSession), 4);
+}
+
+#[test]
+fn two_that_begin_at_once_end_with_one_session_and_lose_nothing() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"to b");
+    world.send(1, 0, b"to a");
+    assert_eq!(world.streams.len(), 2);
+    world.run(2000 * MS);
+    assert_eq!((world.delivered(0), world.delivered(1)), (vec![b"to a".to_vec()], vec![b"to b".to_vec()]));
+    assert_eq!(world.nodes[0].table.sessions.len(), 1);
+    assert_eq!(world.nodes[1].table.sessions.len(), 1);
+}
+
+#[test]
+fn an_idle_session_sends_nothing_and_needs_no_handshake_to_go_on() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(60_000 * MS);
+    let before = world.datagrams;
+    world.run(50 * 60_000 * MS);
+    assert_eq!(world.datagrams, before);
+    world.send(0, 1, b"y");
+    world.run(100 * MS);
+    assert_eq!(world.delivered(1), [b"x", b"y"]);
+}
+
+#[test]
+fn a_session_in_use_is_replaced_after_two_minutes_without_the_control_plane_and_without_loss() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(100 * MS);
+    world.nodes[0].streams_work = false;
+    let first = world.nodes[0].table.peers[0].sending.as_ref().expect("connected").session.local();
+    for i in 0..1500u32 {
+        world.send(0, 1, &i.to_be_bytes());
+        world.send(1, 0, &i.to_be_bytes());
+        world.run(100 * MS);
+    }
+    assert_eq!(world.delivered(1).len(), 1501);
+    assert_eq!(world.delivered(0).len(), 1500);
+    let second = world.nodes[0].table.peers[0].sending.as_ref().expect("connected").session.local();
+    assert_ne!(first, second);
+    assert_eq!(world.handshakes_by_stream, 1);
+    world.run(61_000 * MS);
+    assert_eq!(world.nodes[0].table.sessions.len(), 1, "the old key is forgotten");
+    assert_eq!(world.nodes[1].table.sessions.len(), 1, "the old key is forgotten");
+}
+
+#[test]
+fn after_a_restart_either_end_gets_traffic_going_again() {
+    for sender in [0, 1] {
+        let mut world = World::new(2);
+        world.send(0, 1, b"x");
+        world.run(20_000 * MS);
+        world.delivered(1);
+        world.restart(1);
+        // What the control plane reports to both when the connection is there again.
+        let (a, b) = (world.nodes[0].id, world.nodes[1].id);
+        let now = world.now;
+        world.nodes[0].tunnel.handle_connected(b, now);
+        world.nodes[1].tunnel.handle_connected(a, now);
+        world.run(1000 * MS);
+        world.send(sender, 1 - sender, b"again");
+        world.run(1000 * MS);
+        assert_eq!(world.delivered(1 - sender), [b"again"], "sent by {sender}");
+    }
+}
+
+#[test]
+fn a_peer_that_lost_the_session_unnoticed_is_found_out_by_its_silence() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    world.delivered(1);
+    world.restart(1);
+    for i in 0..100 {
+        world.send(0, 1, &[i]);
+        world.run(100 * MS);
+    }
+    assert_eq!(world.delivered(1).last(), Some(&vec![99]));
+    assert!(world.nodes[1].counters.get(DropReason::UnknownSession) > 0);
+}
+
+#[test]
+fn a_peer_that_stops_says_so_and_the_next_packet_makes_a_new_session() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    world.nodes[1].tunnel.handle_stop();
+    world.run(1000 * MS);
+    assert!(world.nodes[0].table.sessions.is_empty());
+    world.restart(1);
+    world.send(0, 1, b"y");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"y"]);
+}
+
+#[test]
+fn a_peer_that_nobody_can_reach_costs_a_bounded_number_of_datagrams() {
+    let mut world = World::new(2);
+    world.dead = vec![world.nodes[1].address];
+    world.send(0, 1, b"x");
+    world.run(600_000 * MS);
+    assert!(world.datagrams < 20, "{}", world.datagrams);
+    assert!(world.nodes[0].events.iter().any(|event| matches!(event, TunnelEvent::Lost { .. })));
+    assert_eq!(world.nodes[0].counters.get(DropReason::NoSession), 1);
+    world.dead.clear();
+    world.send(0, 1, b"y");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"y"]);
+}
+
+#[test]
+fn a_ping_measures_the_round_trip_and_one_without_answer_says_so() {
+    let mut world = World::new(2);
+    let (b, now) = (world.nodes[1].id, world.now);
+    world.nodes[0].tunnel.handle_ping(b, 7, now);
+    world.run(1000 * MS);
+    let pong = |world: &World, number| {
+        world.nodes[0].events.iter().find_map(|event| match event {
+            TunnelEvent::Pong { token, result } if *token == number => Some(*result),
+            TunnelEvent::Pong { .. }
+            | TunnelEvent::HandshakeWanted { .. }
+            | TunnelEvent::Connected { .. }
+            | TunnelEvent::Lost { .. } => None,
+        })
+    };
+    assert!(matches!(pong(&world, 7), Some(Ok(rtt)) if rtt > Duration::ZERO && rtt < 10 * MS));
+    world.dead = vec![world.nodes[1].address];
+    let now = world.now;
+    world.nodes[0].tunnel.handle_ping(b, 8, now);
+    world.run(6000 * MS);
+    assert_eq!(pong(&world, 8), Some(Err(PingError::NoAnswer)));
+    let stranger = NodeId::from_bytes([3; 32]);
+    world.nodes[0].tunnel.handle_ping(stranger, 9, now);
+    world.run(MS);
+    assert_eq!(pong(&world, 9), Some(Err(PingError::UnknownPeer)));
+}
+
+#[test]
+fn a_peer_that_moves_is_followed_once_it_answers_from_there() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let new: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+    world.nodes[1].address = new;
+    world.send(1, 0, b"moved");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(0), [b"moved"]);
+    world.send(0, 1, b"found");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1).last(), Some(&b"found".to_vec()));
+    assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(new));
+}
+
+#[test]
+fn an_old_datagram_sent_again_from_elsewhere_moves_nobody() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    world.send(1, 0, b"y");
+    let (_, to, datagram) = world.wire.front().cloned().expect("under way");
+    world.run(1000 * MS);
+    let before = world.datagrams;
+    world.receive("192.0.2.7:4711".parse().unwrap(), to, datagram);
+    world.run(1000 * MS);
+    assert_eq!(world.datagrams, before);
+    assert_eq!(world.nodes[0].counters.get(DropReason::Replayed), 1);
+}
+
+#[test]
+fn a_peer_can_only_be_the_source_of_its_own_addresses() {
+    let mut world = World::new(3);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    world.delivered(1);
+    let spoofed = packet(world.nodes[2].overlay, world.nodes[1].overlay, b"I am c");
+    world.send_bytes(0, &spoofed);
+    world.run(1000 * MS);
+    assert!(world.delivered(1).is_empty());
+    assert_eq!(world.nodes[1].counters.get(DropReason::ForeignSource), 1);
+}
+
+#[test]
+fn a_removed_peer_is_neither_sent_to_nor_heard() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    world.delivered(1);
+    let b = world.nodes[1].id;
+    world.send(1, 0, b"under way");
+    world.nodes[0].tunnel.handle_remove(b);
+    world.run(1000 * MS);
+    assert!(world.delivered(0).is_empty());
+    world.send(0, 1, b"y");
+    world.run(1000 * MS);
+    assert_eq!(world.nodes[0].counters.get(DropReason::NoRoute), 1);
+    let now = world.now;
+    assert_eq!(world.nodes[0].tunnel.handle_request(b, b"anything", now), [2]);
+}
+
+#[test]
+fn hostile_datagrams_are_counted_dropped_and_disturb_nothing() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    world.delivered(1);
+    let (a, b) = (world.nodes[0].address, world.nodes[1].address);
+    let session = world.nodes[0].table.peers[0].sending.as_ref().expect("connected");
+    let genuine = session.session.seal(Kind::Data, 0, &[0; 40]).expect("below the limit");
+    let mut random = 1u32;
+    let mut next = || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 16) as u8
+    };
+    for i in 0..100_000usize {
+        let mut garbage: Vec<u8> = (0..i % 90).map(|_| next()).collect();
+        if i % 3 == 0 {
+            let shared = garbage.len().min(4);
+            garbage[..shared].copy_from_slice(&genuine[..shared]);
+        }
+        world.receive(a, b, garbage);
+    }
+    // Back to its sender, as it was.
+    world.receive(b, a, genuine);
+    let counted = |i: usize, reason| world.nodes[i].counters.get(reason);
+    let total: u64 = world.nodes[1].counters.snapshot().iter().map(|(_, count)| count).sum();
+    assert_eq!(total, 100_000);
+    assert!(counted(1, DropReason::Short) > 0);
+    assert!(counted(1, DropReason::Malformed) > 0);
+    assert!(counted(1, DropReason::NotAuthentic) > 0);
+    assert_eq!(counted(0, DropReason::UnknownSession) + counted(0, DropReason::NotAuthentic), 1);
+    assert!(world.delivered(1).is_empty());
+    world.send(0, 1, b"still here");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"still here"]);
+}
