@@ -40,5 +40,6 @@ pub mod address;
 pub mod config;
 pub mod identity;
 pub mod k3s;
+pub mod ledger;
 pub mod token;
 pub mod tunnel;
