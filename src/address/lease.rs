@@ -207,6 +207,11 @@ impl AddressLease {
         Ok(Self { settings, state, told: BTreeSet::new(), events })
     }
 
+    /// What it was started with.
+    pub fn settings(&self) -> &LeaseSettings {
+        &self.settings
+    }
+
     /// The address to use now. None only while the pool is full.
     pub fn address(&self) -> Option<Ipv4Addr> {
         match self.state {

@@ -63,3 +63,6 @@ pub enum AddressError {
         subnet: Ipv4Net,
     },
 }
+
+#[cfg(test)]
+mod tests;

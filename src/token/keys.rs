@@ -23,7 +23,7 @@ pub struct MeshIdError;
 
 impl MeshId {
     /// Takes the 32 bytes.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
