@@ -38,6 +38,8 @@
 
 pub mod address;
 pub mod config;
+#[cfg(feature = "os")]
+pub mod host;
 pub mod identity;
 pub mod k3s;
 pub mod ledger;

@@ -1,0 +1,171 @@
+//! Where the configuration is.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::{HostError, Mode, Root};
+use crate::config::{MAX_FILE_BYTES, Source, TokenText};
+
+/// Where configuration is looked for, in the order in which it is merged.
+pub(super) const DIRECTORIES: [&str; 3] = ["/system/oem", "/oem", "/usr/local/cloud-config"];
+/// What a `cidata` drive holds in live mode, in yip's order; its names have no extension.
+const SEED: [&str; 2] = ["/run/cidata/config", "/run/cidata/user-data"];
+/// A token is 2 KiB at most.
+const MAX_TOKEN_FILE: u64 = 64 * 1024;
+/// More files, or deeper directories, are a mistake of somebody's.
+const MAX_FILES: usize = 1000;
+const MAX_DEPTH: usize = 8;
+
+/// The files that were found.
+pub struct Discovered {
+    /// In the order in which they are merged.
+    pub sources: Vec<Source>,
+    /// Files that are there and could not be read.
+    pub unreadable: Vec<HostError>,
+}
+
+/// Reads the configuration files: those of `directories`, or of the usual places if there are none. Directories are
+/// searched all the way down, in the order of paths, for `*.yaml` and `*.yml`.
+pub fn discover(root: &Root, mode: Mode, directories: &[PathBuf]) -> Discovered {
+    let mut paths = Vec::new();
+    if directories.is_empty() {
+        for directory in DIRECTORIES {
+            walk(&root.path(directory), 0, &mut paths);
+        }
+        match mode {
+            Mode::Live => {
+                walk(&root.path("/run/cidata"), 0, &mut paths);
+                paths.extend(SEED.iter().map(|path| root.path(path)).filter(|path| path.is_file()));
+            }
+            Mode::Installed | Mode::Recovery | Mode::AutoReset => {}
+        }
+    } else {
+        for directory in directories {
+            walk(directory, 0, &mut paths);
+        }
+    }
+    let mut found = Discovered { sources: Vec::new(), unreadable: Vec::new() };
+    for path in paths {
+        match read_some(&path) {
+            Ok(text) => found.sources.push(Source { path: path.display().to_string(), text }),
+            Err(source) => found.unreadable.push(HostError::File { operation: "read", path, source }),
+        }
+    }
+    found
+}
+
+/// The kernel's command line.
+pub fn kernel_arguments(root: &Root) -> String {
+    fs::read(root.path("/proc/cmdline"))
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+/// Reads `c3os.network_token_file`.
+///
+/// # Errors
+/// [`HostError::File`] if it cannot be read or is no text.
+pub fn token_from(root: &Root, path: &str) -> Result<TokenText, HostError> {
+    let path = root.path(path);
+    let failed = |source| HostError::File { operation: "read the token file", path: path.clone(), source };
+    let mut text = String::new();
+    File::open(&path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text)).map_err(failed)?;
+    Ok(TokenText::new(text))
+}
+
+fn walk(path: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    if depth > MAX_DEPTH || found.len() >= MAX_FILES {
+        return;
+    }
+    if path.is_file() {
+        // A file that somebody named is read whatever it is called.
+        if depth == 0 || is_yaml(path) {
+            found.push(path.to_owned());
+        }
+        return;
+    }
+    let Ok(entries) = fs::read_dir(path) else {
+        return;
+    };
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for entry in entries {
+        walk(&entry, depth + 1, found);
+    }
+}
+
+fn is_yaml(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !hidden && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+/// One byte more than allowed is enough for the reader to say that it is too large.
+fn read_some(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[&str]) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        for file in files {
+            let path = root.path(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, *file).unwrap();
+        }
+        (directory, root)
+    }
+
+    fn found(root: &Root, mode: Mode) -> Vec<String> {
+        let sources = discover(root, mode, &[]).sources;
+        sources.into_iter().map(|source| String::from_utf8(source.text).unwrap()).collect()
+    }
+
+    #[test]
+    fn later_directories_come_later_and_only_live_systems_read_the_seed_drive() {
+        let (_directory, root) = machine(&[
+            "/usr/local/cloud-config/a.yaml",
+            "/oem/99_last.yaml",
+            "/oem/10_first.yml",
+            "/oem/deeper/x.yaml",
+            "/oem/notes.txt",
+            "/oem/.hidden.yaml",
+            "/system/oem/50.yaml",
+            "/run/cidata/user-data",
+            "/run/cidata/meta-data",
+        ]);
+        let installed = [
+            "/system/oem/50.yaml",
+            "/oem/10_first.yml",
+            "/oem/99_last.yaml",
+            "/oem/deeper/x.yaml",
+            "/usr/local/cloud-config/a.yaml",
+        ];
+        assert_eq!(found(&root, Mode::Installed), installed);
+        let mut live = installed.to_vec();
+        live.push("/run/cidata/user-data");
+        assert_eq!(found(&root, Mode::Live), live);
+    }
+
+    #[test]
+    fn a_huge_file_is_read_no_further_than_it_takes_to_refuse_it() {
+        let (_directory, root) = machine(&["/oem/a.yaml"]);
+        fs::write(root.path("/oem/a.yaml"), vec![b'#'; 10_000_000]).unwrap();
+        assert_eq!(discover(&root, Mode::Installed, &[]).sources[0].text.len(), MAX_FILE_BYTES + 1);
+    }
+
+    #[test]
+    fn directories_that_contain_themselves_end() {
+        let (_directory, root) = machine(&["/oem/a.yaml"]);
+        std::os::unix::fs::symlink(root.path("/oem"), root.path("/oem/loop")).unwrap();
+        assert!(discover(&root, Mode::Installed, &[]).sources.len() <= MAX_DEPTH + 1);
+    }
+}

@@ -1,0 +1,116 @@
+//! Small facts in `/usr/local/.c3os`, each a file of its own: what this machine was before the last power cut.
+//!
+//! A file is one line `c3os-state 1 <SHA-256 of the rest>` and JSON, so that a cut or altered file is known for one.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use super::{HostError, Root};
+use crate::k3s::Applied;
+
+const MAGIC: &str = "c3os-state 1 ";
+
+/// The overlay address of this machine, good from the first moment of the next boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The mesh it belongs to, in hexadecimal digits; a lease of another mesh means nothing here.
+    pub mesh_id: String,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// Reads `applied`: what was made of this machine.
+///
+/// # Errors
+/// [`HostError::Damaged`] once; the file was moved aside. [`HostError::File`] if it cannot be read.
+pub fn read_applied(root: &Root) -> Result<Option<Applied>, HostError> {
+    read(root, "applied")
+}
+
+/// Reads `lease`.
+///
+/// # Errors
+/// As [`read_applied`].
+pub fn read_lease(root: &Root) -> Result<Option<Lease>, HostError> {
+    read(root, "lease")
+}
+
+/// Keeps the lease; whether it differed from what was kept.
+///
+/// # Errors
+/// [`HostError::File`].
+pub fn write_lease(root: &Root, lease: &Lease) -> Result<bool, HostError> {
+    write(root, "lease", lease)
+}
+
+/// Reads `peers`: where peers were reached last, best first, as multiaddresses.
+///
+/// # Errors
+/// As [`read_applied`].
+pub fn read_peers(root: &Root) -> Result<Vec<String>, HostError> {
+    read(root, "peers").map(Option::unwrap_or_default)
+}
+
+/// Keeps where peers were reached; whether it differed from what was kept.
+///
+/// # Errors
+/// [`HostError::File`].
+pub fn write_peers(root: &Root, peers: &[String]) -> Result<bool, HostError> {
+    write(root, "peers", &peers)
+}
+
+/// Reads a fact. A damaged file is moved aside, so that the next reading finds none.
+pub(super) fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Option<T>, HostError> {
+    let path = root.state(name);
+    let Some(bytes) = root.read(&path)? else {
+        return Ok(None);
+    };
+    match decode(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(why) => {
+            let set_aside = root.set_aside(&path, "damaged")?;
+            Err(HostError::Damaged { path, why, set_aside })
+        }
+    }
+}
+
+/// Keeps a fact for root's eyes; whether it differed from what was kept.
+pub(super) fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<bool, HostError> {
+    let path = root.state(name);
+    let bytes = encode(value);
+    if root.holds(&path, &bytes, 0o600)? {
+        return Ok(false);
+    }
+    root.prepare()?;
+    root.write(&path, &bytes, 0o600)?;
+    Ok(true)
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut body = serde_json::to_string_pretty(value).expect("facts have string keys and no failing parts");
+    body.push('\n');
+    format!("{MAGIC}{}\n{body}", hex(&Sha256::digest(&body))).into_bytes()
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    let (head, body) = text.split_once('\n').ok_or("it was cut")?;
+    let sum = head.strip_prefix(MAGIC).ok_or("its first line is not that of this version")?;
+    if sum != hex(&Sha256::digest(body)) {
+        return Err("it was cut or altered");
+    }
+    serde_json::from_str(body).map_err(|_| "it was written by another version")
+}
+
+/// Lower case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
