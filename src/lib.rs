@@ -38,6 +38,7 @@
 
 pub mod address;
 pub mod config;
+pub mod election;
 #[cfg(feature = "os")]
 pub mod host;
 pub mod identity;
