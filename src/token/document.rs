@@ -135,7 +135,9 @@ pub(super) fn check_peers(peers: &[String]) -> Result<(), TokenError> {
         return Err(TokenError::TooManyPeers { limit: MAXIMUM_PEERS });
     }
     let multiaddress = |peer: &String| {
-        peer.len() <= MAXIMUM_PEER && peer.starts_with('/') && peer.bytes().all(|b| b.is_ascii_graphic())
+        peer.len() <= MAXIMUM_PEER
+            && peer.starts_with('/')
+            && peer.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b))
     };
     match peers.iter().position(|peer| !multiaddress(peer)) {
         Some(index) => Err(TokenError::Peer { position: index + 1 }),
