@@ -3,6 +3,7 @@
 //! The id is libp2p's peer id in another dress, so that what an operator reads in `peers` is what a libp2p tool
 //! prints. Pure: keys come in as seeds, the file that holds them is the room `host`'s affair.
 
+mod fingerprint;
 mod id;
 mod seal;
 
@@ -11,6 +12,7 @@ use std::fmt;
 use ed25519_dalek::{Signer, SigningKey};
 use zeroize::Zeroizing;
 
+pub use fingerprint::{Fingerprint, Hardware, Likeness};
 pub use id::{NodeId, NodeIdError};
 pub use seal::SealError;
 
@@ -79,3 +81,6 @@ impl fmt::Debug for Identity {
         f.debug_struct("Identity").field("id", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
