@@ -59,13 +59,15 @@ spec:
           env:
             - {{ name: vip_arp, value: "true" }}
             - {{ name: port, value: "6443" }}
-{interface}            - {{ name: cp_enable, value: "true" }}
+{interface}            - {{ name: vip_subnet, value: "{prefix}" }}
+            - {{ name: cp_enable, value: "true" }}
             - {{ name: cp_namespace, value: kube-system }}
             - {{ name: vip_leaderelection, value: "true" }}
             - {{ name: address, value: {address} }}
           securityContext:
             capabilities: {{ add: [NET_ADMIN, NET_RAW] }}
 "#,
+        prefix = if address.contains(':') { 128 } else { 32 },
         address = quoted(address),
     );
     Some(PlannedFile { path: PATH, mode: 0o600, content: Content::Public(text) })

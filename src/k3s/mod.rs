@@ -234,6 +234,9 @@ fn waits(config: &Config, role: Role, facts: &ClusterFacts, machine: &Machine) -
             if own_membership && facts.server_token.is_none() {
                 waits.push(Wait::ServerToken);
             }
+            if own_membership && facts.agent_token.is_none() {
+                waits.push(Wait::AgentToken);
+            }
             if own_membership
                 && settings::joins(config, facts)
                 && !(facts.server_up && facts.ca_hash.is_some())

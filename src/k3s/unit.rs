@@ -83,12 +83,12 @@ fn render(block: &K3s, role: Role, machine: &Machine, before: &str) -> Vec<Plann
         ServiceManager::Systemd => {
             let drop_in = format!("{MARK}{before}ExecStart=\nExecStart={binary} {command}\n");
             let mut files = vec![secret(names.drop_in, drop_in)];
-            if !block.env.is_empty() {
-                let env = block.env.iter().map(|(key, value)| format!("{key}={}\n", for_systemd(value)));
-                files.push(secret(
-                    names.systemd_env,
-                    MARK.chars().chain(env.collect::<String>().chars()).collect(),
-                ));
+            let mut env = String::new();
+            for (key, value) in variables(block) {
+                env += &format!("{key}={}\n", for_systemd(value));
+            }
+            if !env.is_empty() {
+                files.push(secret(names.systemd_env, format!("{MARK}{env}")));
             }
             files
         }
@@ -96,13 +96,23 @@ fn render(block: &K3s, role: Role, machine: &Machine, before: &str) -> Vec<Plann
             let mut env = MARK.to_owned();
             env += &format!("command={}\n", for_shell(binary));
             env += &format!("command_args=\"{} >>{} 2>&1\"\n", in_double_quotes(&command), names.log);
-            for (key, value) in &block.env {
+            for (key, value) in variables(block) {
                 env += &format!("{key}={}\n", for_shell(value));
             }
             vec![secret(names.openrc_env, env)]
         }
         ServiceManager::None => Vec::new(),
     }
+}
+
+/// The user's variables. What is no name of a variable would break the file for the others.
+fn variables(block: &K3s) -> impl Iterator<Item = (&str, &str)> {
+    let is_name = |key: &str| {
+        !key.starts_with(|c: char| c.is_ascii_digit())
+            && !key.is_empty()
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    block.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).filter(move |(key, _)| is_name(key))
 }
 
 /// Arguments and environment may hold anything, so nobody but root reads them.
