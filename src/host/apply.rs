@@ -109,7 +109,7 @@ fn is_applied(plan: &Plan, root: &Root) -> Result<bool, HostError> {
         Some(applied) => Err(HostError::OtherCluster {
             role: applied.role,
             applied: applied.cluster_id,
-            planned: planned.cluster_id.clone(),
+            planned: planned.cluster_id,
         }),
     }
 }

@@ -64,7 +64,7 @@ pub fn inspect(root: &Root) -> Machine {
         k3s_binary: k3s_binary(root),
         lan_address: lan_address(root),
         clock_before_build: SystemTime::now() < UNIX_EPOCH + Duration::from_secs(build_time()),
-        k3s_has_state: root.path("/var/lib/rancher/k3s/server/token").exists(),
+        k3s_has_state: root.path("/var/lib/rancher/k3s/server/tls/server-ca.crt").exists(),
     }
 }
 

@@ -32,6 +32,8 @@ mod tests;
 
 use std::{io, path::PathBuf};
 
+use crate::election::ClusterId;
+
 pub use apply::{Outcome, UnitAction, apply};
 pub use discover::{Discovered, discover, kernel_arguments, token_from};
 pub use fingerprint::{Fingerprint, Likeness};
@@ -92,11 +94,11 @@ pub enum HostError {
     )]
     OtherCluster {
         /// The role it has.
-        role: crate::k3s::Role,
+        role: crate::election::Role,
         /// The cluster it is in.
-        applied: String,
+        applied: ClusterId,
         /// The cluster of the plan.
-        planned: String,
+        planned: ClusterId,
     },
 }
 

@@ -3,12 +3,12 @@
 use zeroize::Zeroizing;
 
 use super::{HostError, Root, Services, UnitState, machine, process};
-use crate::k3s::{CaHash, Role};
+use crate::{election::Role, k3s::CaHash};
 
 /// Where k3s writes the administrator's kubeconfig on a server.
 const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 /// Where k3s writes its own server token, in the form that carries the CA's hash.
-const SERVER_TOKEN: &str = "/var/lib/rancher/k3s/server/token";
+const SERVER_TOKEN: &str = "/var/lib/rancher/k3s/server/node-token";
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -120,11 +120,12 @@ fn spawn(program: &str, arguments: &[&str], output: fn() -> Stdio) -> Result<Chi
         .env_remove("WATCHDOG_PID")
         .process_group(0)
         .spawn()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
+        .map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
                 failed(program, arguments, "is impossible: the program is not installed")
+            } else {
+                failed(program, arguments, &format!("cannot be started: {error}"))
             }
-            _ => failed(program, arguments, &format!("cannot be started: {error}")),
         })
 }
 

@@ -15,9 +15,13 @@ use std::{
 use super::*;
 use crate::{
     config::Config,
+    election::{Assignment, Role},
     identity::NodeId,
-    k3s::{Assignment, ClusterFacts, Machine, Plan, Role, Secret, ServiceManager, plan},
+    k3s::{ClusterFacts, Machine, Plan, Secret, ServiceManager, plan},
 };
+
+const BLUE: &str = "b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1";
+const RED: &str = "edededededededededededededededed";
 
 /// Makes the n-th change of the disk fail, as a full disk would, and all after it.
 #[derive(Debug)]
@@ -206,7 +210,7 @@ fn planned(role: Role, cluster: &str, config: &Config, facts: &ClusterFacts) -> 
     let assignment = Assignment {
         node: NodeId::from_bytes([7; 32]),
         role,
-        cluster_id: cluster.to_owned(),
+        cluster_id: cluster.parse().unwrap(),
         address: Ipv4Addr::new(10, 1, 22, 7),
         name: "node-a".to_owned(),
         epoch: 1,
@@ -222,12 +226,12 @@ fn planned(role: Role, cluster: &str, config: &Config, facts: &ClusterFacts) -> 
 }
 
 fn server() -> Plan {
-    planned(Role::Server, "blue", &Config::default(), &facts())
+    planned(Role::Server, BLUE, &Config::default(), &facts())
 }
 
 fn worker() -> Plan {
     let facts = ClusterFacts { server_address: Some(Ipv4Addr::new(10, 1, 3, 4)), ..facts() };
-    planned(Role::Worker, "blue", &Config::default(), &facts)
+    planned(Role::Worker, BLUE, &Config::default(), &facts)
 }
 
 /// Every file under the root but the program's: path, mode, content.
@@ -320,7 +324,7 @@ fn a_changed_setting_restarts_a_running_k3s_once() {
     bench.services.log();
     let mut config = Config::default();
     config.k3s.args = vec!["--disable".to_owned(), "traefik".to_owned()];
-    let changed = planned(Role::Server, "blue", &config, &facts());
+    let changed = planned(Role::Server, BLUE, &config, &facts());
     apply(&changed, &bench.root, &bench.services).unwrap();
     assert_eq!(bench.services.log(), ["reload", "restart k3s"]);
     apply(&changed, &bench.root, &bench.services).unwrap();
@@ -359,9 +363,9 @@ fn another_cluster_is_refused_by_name_and_nothing_is_touched() {
     bench.services.log();
     let before = disk(&bench.root);
     let error =
-        apply(&planned(Role::Server, "red", &Config::default(), &facts()), &bench.root, &bench.services);
+        apply(&planned(Role::Server, RED, &Config::default(), &facts()), &bench.root, &bench.services);
     let text = error.unwrap_err().to_string();
-    assert!(text.contains("blue") && text.contains("red") && text.contains("cluster join red"), "{text}");
+    assert!(text.contains(BLUE) && text.ends_with(&format!("cluster join {RED}")), "{text}");
     assert_eq!(disk(&bench.root), before);
     assert!(bench.services.log().is_empty());
 }
@@ -375,7 +379,7 @@ fn a_worker_has_its_files_at_once_and_starts_when_the_server_is_known() {
         ca_hash: None,
         ..facts()
     };
-    let waiting = planned(Role::Worker, "blue", &Config::default(), &early);
+    let waiting = planned(Role::Worker, BLUE, &Config::default(), &early);
     let outcome = apply(&waiting, &bench.root, &bench.services).unwrap();
     assert!(!outcome.complete);
     assert!(bench.root.path("/etc/rancher/k3s/config.yaml.d/50-c3os.yaml").exists());
@@ -461,7 +465,7 @@ fn from(start: Start) -> Bench {
         Start::OldSettings => {
             let mut config = Config::default();
             config.k3s.embedded_registry = true;
-            let old = planned(Role::Server, "blue", &config, &facts());
+            let old = planned(Role::Server, BLUE, &config, &facts());
             drop(apply(&old, &bench.root, &bench.services).unwrap());
         }
     }
@@ -530,7 +534,7 @@ fn a_server_is_up_when_its_unit_is_and_it_has_a_ca_and_a_kubeconfig() {
     assert!(!seen().server_is_up());
     put(&bench.root, "/etc/rancher/k3s/k3s.yaml", "kind: Config\n");
     let hash = "0123456789abcdef".repeat(4);
-    put(&bench.root, "/var/lib/rancher/k3s/server/token", &format!("K10{hash}::server:secret\n"));
+    put(&bench.root, "/var/lib/rancher/k3s/server/node-token", &format!("K10{hash}::server:secret\n"));
     assert!(seen().server_is_up());
     assert_eq!(seen().ca_hash.unwrap().as_str(), hash);
     assert_eq!(kubeconfig(&bench.root).unwrap().unwrap().as_str(), "kind: Config\n");

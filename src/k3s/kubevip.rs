@@ -1,8 +1,8 @@
 //! kube-vip: one address on the LAN that always leads to a living API server. k3s applies what lies in its manifests
 //! directory; kube-vip then runs on the servers and announces the address by ARP.
 
-use super::{Content, MARK, PlannedFile, Role};
-use crate::config::Config;
+use super::{Content, MARK, PlannedFile};
+use crate::{config::Config, election::Role};
 
 /// Where k3s looks for manifests.
 pub(super) const PATH: &str = "/var/lib/rancher/k3s/server/manifests/c3os-kubevip.yaml";

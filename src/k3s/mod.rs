@@ -11,7 +11,7 @@
 //! k3s' own word for a worker is *agent*; it appears in this room only. Every key written here exists in k3s 1.33 and
 //! 1.34 (docs.k3s.io, `cli/server` and `cli/agent`). Plans are compared with reviewed files in `tests/fixture/k3s`.
 
-mod assignment;
+mod facts;
 pub mod kubeconfig;
 mod kubevip;
 mod ports;
@@ -23,11 +23,14 @@ mod unit;
 
 use std::net::Ipv4Addr;
 
-pub use assignment::{Assignment, ClusterFacts, Machine, Role, ServiceManager};
+pub use facts::{ClusterFacts, Machine, ServiceManager};
 pub use secret::{CaHash, CaHashError, Secret};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    election::{Assignment, ClusterId, Role},
+};
 
 /// First line of every text file that c3os writes for k3s; a file without it is not ours and is never removed.
 pub const MARK: &str =
@@ -57,7 +60,7 @@ pub struct Applied {
     /// Server or worker.
     pub role: Role,
     /// The cluster, as its certificate names it.
-    pub cluster_id: String,
+    pub cluster_id: ClusterId,
     /// Epoch of the lead that assigned it.
     pub epoch: u64,
     /// Kubernetes node name, fixed from now on.
@@ -171,7 +174,7 @@ pub fn plan(config: &Config, assignment: &Assignment, facts: &ClusterFacts, mach
     Plan {
         applied: Some(Applied {
             role: assignment.role,
-            cluster_id: assignment.cluster_id.clone(),
+            cluster_id: assignment.cluster_id,
             epoch: assignment.epoch,
             name: assignment.name.clone(),
             address: assignment.address,

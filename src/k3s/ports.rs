@@ -1,8 +1,8 @@
 //! Who may reach k3s' ports. k3s listens on every address of the machine; a table of ours drops what does not come
 //! from the mesh, the pods or the machine itself.
 
-use super::{Content, MARK, PlannedFile, Role, settings};
-use crate::config::Config;
+use super::{Content, MARK, PlannedFile, settings};
+use crate::{config::Config, election::Role};
 
 /// The rules, in the form that `nft -f` reads.
 pub(super) const PATH: &str = "/etc/rancher/k3s/c3os-ports.nft";

@@ -3,8 +3,11 @@
 //! k3s reads `config.yaml`, then `config.yaml.d/*.yaml` in order; a key that ends in `+` adds to what came before.
 //! Arguments of the user's come later, on the command line, where k3s lets them win.
 
-use super::{Assignment, ClusterFacts, Content, MARK, Machine, PlannedFile, Role, Secret};
-use crate::config::{Config, K3s};
+use super::{ClusterFacts, Content, MARK, Machine, PlannedFile, Secret};
+use crate::{
+    config::{Config, K3s},
+    election::{Assignment, Role},
+};
 
 /// Our settings for k3s.
 pub(super) const PATH: &str = "/etc/rancher/k3s/config.yaml.d/50-c3os.yaml";

@@ -46,7 +46,7 @@ fn assignment(role: Role) -> Assignment {
     Assignment {
         node: NodeId::from_bytes([7; 32]),
         role,
-        cluster_id: "4d2c".to_owned(),
+        cluster_id: ClusterId::from_bytes([0x4d; 16]),
         address: Ipv4Addr::new(10, 1, 22, 7),
         name: "node-a".to_owned(),
         epoch: 3,

@@ -1,7 +1,10 @@
 //! How the service manager starts k3s: the command line, the environment, and what comes before it.
 
-use super::{Content, MARK, Machine, PlannedFile, Ports, Role, Secret, ServiceManager, settings};
-use crate::config::{Config, K3s};
+use super::{Content, MARK, Machine, PlannedFile, Ports, Secret, ServiceManager, settings};
+use crate::{
+    config::{Config, K3s},
+    election::Role,
+};
 
 /// Where k3s is in the images that this is made for, if it cannot be found.
 const USUAL_BINARY: &str = "/usr/bin/k3s";

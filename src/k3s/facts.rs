@@ -1,48 +1,8 @@
-//! What a plan is made from, besides the configuration.
+//! What a plan is made from, besides the configuration and the assignment.
 
-use std::{fmt, net::Ipv4Addr};
-
-use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 use super::{CaHash, Secret};
-use crate::identity::NodeId;
-
-/// What a node is in its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Runs the control plane; people read and type `master`.
-    Server,
-    /// Runs workload.
-    Worker,
-}
-
-impl fmt::Display for Role {
-    /// The original's words.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Server => "master",
-            Self::Worker => "worker",
-        })
-    }
-}
-
-/// What the lead made of one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// Whom it is about.
-    pub node: NodeId,
-    /// Server or worker.
-    pub role: Role,
-    /// The cluster, as its certificate names it.
-    pub cluster_id: String,
-    /// The node's overlay address, frozen.
-    pub address: Ipv4Addr,
-    /// The node's name in Kubernetes, frozen.
-    pub name: String,
-    /// Epoch of the lead.
-    pub epoch: u64,
-}
 
 /// What is known of the cluster that a node belongs to. Everything here is in the ledger or was opened from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
