@@ -1,0 +1,410 @@
+//! From a tree to typed settings: notes every mistake and where each setting comes from, and never gives up.
+
+use super::{
+    AtBoot, Mistake, Origin, Origins, Severity,
+    document::Document,
+    suggest::{closest, shown},
+    tree::{Entry, Node, Place, Value},
+};
+
+/// More mistakes than anybody mends in one go; the rest is only counted.
+const MISTAKES: usize = 100;
+
+/// Settings that a founding or an assignment freezes for good. A machine that got one of them wrong decides nothing.
+const DECIDING: [&str; 11] = [
+    "c3os.network_id",
+    "c3os.role",
+    "c3os.minimum_nodes",
+    "c3os.join",
+    "c3os.auto",
+    "c3os.vpn.create",
+    "c3os.vpn.use",
+    "c3os.vpn.subnet",
+    "c3os.vpn.address",
+    "k3s",
+    "k3s-agent",
+];
+
+/// A setting that can be read from a tree.
+pub(super) trait Setting: Sized {
+    /// Reads `node` over what earlier files said: maps merge, anything else replaces. What is wrong is noted in
+    /// `reader`, and `slot` stays as it was.
+    fn read(slot: &mut Option<Self>, node: &Node, reader: &mut Reader);
+
+    /// Adds the dotted path of every setting from here down.
+    fn paths(prefix: &str, paths: &mut Vec<String>) {
+        paths.push(prefix.to_owned());
+    }
+}
+
+/// A setting that is written as one word or text.
+pub(super) trait Text: Sized {
+    /// As in "expected {WHAT}".
+    const WHAT: &'static str;
+    /// Never shown, not even by `validate --explain`.
+    const SECRET: bool = false;
+
+    /// Takes a text that is not empty and has no space around it.
+    fn parse(text: &str) -> Result<Self, Refusal>;
+}
+
+/// Why a text is no such setting.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// An empty text unsets, as it did for the original.
+impl<T: Text> Setting for T {
+    fn read(slot: &mut Option<Self>, node: &Node, reader: &mut Reader) {
+        let Some(text) = reader.text(node, T::WHAT) else { return };
+        let text = text.trim();
+        if text.is_empty() {
+            *slot = None;
+            reader.note(node.place, "\"\"");
+            return;
+        }
+        match T::parse(text) {
+            Ok(value) => {
+                *slot = Some(value);
+                reader.note(node.place, if T::SECRET { "***" } else { text });
+            }
+            Err(refusal) => reader.refuse(node.place, refusal),
+        }
+    }
+}
+
+impl<T: Text> Setting for Vec<T> {
+    fn read(slot: &mut Option<Self>, node: &Node, reader: &mut Reader) {
+        let items = match &node.value {
+            Value::Null => return,
+            Value::List(items) => items,
+            Value::Scalar(_) | Value::Map(_) => {
+                return reader.wrong_type(node, "a list", "one line per item: `- ` and the item");
+            }
+        };
+        let mut values = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            reader.item(index, |reader| {
+                let mut value = None;
+                let Some(text) = reader.text(item, T::WHAT) else { return };
+                match T::parse(text) {
+                    Ok(parsed) => value = Some(parsed),
+                    Err(refusal) => reader.refuse(item.place, refusal),
+                }
+                values.extend(value);
+            });
+        }
+        reader.note(node.place, &format!("[{} items]", values.len()));
+        *slot = Some(values);
+    }
+}
+
+/// Reads files one after the other; owns what was found.
+#[derive(Default)]
+pub(super) struct Reader {
+    file: String,
+    file_index: usize,
+    path: String,
+    /// How the file at hand writes the setting at `path`, where that is an older spelling.
+    spelled: Option<String>,
+    mistakes: Vec<(usize, Mistake)>,
+    suppressed: usize,
+    frozen: bool,
+    pub(super) origins: Origins,
+}
+
+impl Reader {
+    pub(super) fn open(&mut self, index: usize, file: &str) {
+        self.file_index = index;
+        self.file = file.to_owned();
+    }
+
+    /// Everything found, in the order of files, lines and columns.
+    pub(super) fn into_findings(mut self) -> (Vec<Mistake>, Origins) {
+        self.mistakes.sort_by_key(|(file, mistake)| (*file, mistake.line, mistake.column));
+        if let (Some((file, last)), 1..) = (self.mistakes.last(), self.suppressed) {
+            let message = format!("{} more mistakes are not shown", self.suppressed);
+            let more =
+                Mistake { key: String::new(), at_boot: AtBoot::Ignored, message, hint: None, ..last.clone() };
+            self.mistakes.push((*file, more));
+        }
+        (self.mistakes.into_iter().map(|(_, mistake)| mistake).collect(), self.origins)
+    }
+
+    pub(super) fn mistakes(&self) -> impl Iterator<Item = &Mistake> {
+        self.mistakes.iter().map(|(_, mistake)| mistake)
+    }
+
+    /// A setting that decides roles was not understood.
+    pub(super) fn frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Reads something one key further down.
+    pub(super) fn key<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        // A key that is as long as a token may be one.
+        if key.chars().count() <= 48 {
+            self.path.push_str(key);
+        } else {
+            self.path.push_str("(long key)");
+        }
+        let result = read(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn item<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        self.path.push_str(&format!("[{index}]"));
+        let result = read(self);
+        self.path.truncate(length);
+        result
+    }
+
+    /// Reads something as the setting at `path`, which the file writes as `spelled`.
+    pub(super) fn spelled<T>(&mut self, path: &str, spelled: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before =
+            (std::mem::replace(&mut self.path, path.to_owned()), self.spelled.replace(spelled.to_owned()));
+        let result = read(self);
+        (self.path, self.spelled) = before;
+        result
+    }
+
+    /// Remembers that the setting at the current path comes from here.
+    pub(super) fn note(&mut self, place: Place, value: &str) {
+        let origin = Origin {
+            file: self.file.clone(),
+            line: place.line,
+            column: place.column,
+            written: self.written(),
+            value: if value.chars().count() > 60 { "(long)".to_owned() } else { value.to_owned() },
+            overrides: None,
+            file_index: self.file_index,
+        };
+        if let Some(twice) = self.origins.insert(&self.path, origin) {
+            self.report(
+                place,
+                Severity::Warning,
+                AtBoot::Ignored,
+                format!("this counts, and not {} of line {}", twice.written, twice.line),
+                Some("keep one of the two".to_owned()),
+            );
+        }
+    }
+
+    /// Where the value noted at `path` stands.
+    pub(super) fn place_of(&self, path: &str) -> Place {
+        let place = |origin: &Origin| Place { line: origin.line, column: origin.column };
+        self.origins.get(path).map_or(Place::START, place)
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Goes to where the setting at `path` was read, to say something about it; nothing happens if nobody wrote it.
+    pub(super) fn revisit(&mut self, path: &str, say: impl FnOnce(&mut Self, Place)) -> bool {
+        let Some(origin) = self.origins.get(path) else { return false };
+        let (place, written) = (Place { line: origin.line, column: origin.column }, origin.written.clone());
+        (self.file_index, self.file) = (origin.file_index, origin.file.clone());
+        self.spelled(path, &written, |reader| say(reader, place));
+        true
+    }
+
+    fn written(&self) -> String {
+        self.spelled.clone().unwrap_or_else(|| self.path.clone())
+    }
+
+    /// An error in the setting at the current path.
+    pub(super) fn error(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
+        let at_boot = if self.decides() { AtBoot::Frozen } else { AtBoot::Off };
+        self.report(place, Severity::Error, at_boot, message.into(), hint);
+    }
+
+    /// Something in the setting at the current path that its writer should know.
+    pub(super) fn warning(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
+        self.report(place, Severity::Warning, AtBoot::Ignored, message.into(), hint);
+    }
+
+    pub(super) fn refuse(&mut self, place: Place, refusal: Refusal) {
+        self.error(place, refusal.message, refusal.hint);
+    }
+
+    fn decides(&self) -> bool {
+        let path = match self.path.strip_prefix("p2p.") {
+            Some(rest) => format!("c3os.{rest}"),
+            None => self.path.clone(),
+        };
+        DECIDING.iter().any(|deciding| {
+            path.strip_prefix(deciding).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
+    pub(super) fn report(
+        &mut self,
+        place: Place,
+        severity: Severity,
+        at_boot: AtBoot,
+        message: String,
+        hint: Option<String>,
+    ) {
+        self.frozen |= at_boot == AtBoot::Frozen;
+        if self.is_full() {
+            self.suppressed += 1;
+            return;
+        }
+        let key = self.written();
+        let (file, line, column) = (self.file.clone(), place.line, place.column);
+        let mistake = Mistake { file, line, column, key, severity, at_boot, message, hint };
+        self.mistakes.push((self.file_index, mistake));
+    }
+
+    fn is_full(&self) -> bool {
+        self.mistakes.len() >= MISTAKES
+    }
+
+    /// The text of a scalar; none where nothing is written, or something else.
+    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        match &node.value {
+            Value::Scalar(text) => Some(text),
+            Value::Null => None,
+            Value::List(_) | Value::Map(_) => {
+                self.wrong_type(node, what, "one value, on the line of its key");
+                None
+            }
+        }
+    }
+
+    /// The entries of a map, keys that come twice noted; none where nothing is written, or something else.
+    pub(super) fn map<'n>(&mut self, node: &'n Node) -> &'n [Entry] {
+        match &node.value {
+            Value::Map(entries) => {
+                self.look_for_twins(entries);
+                entries
+            }
+            Value::Null => &[],
+            Value::Scalar(_) | Value::List(_) => {
+                self.wrong_type(node, "a map", "indented lines of `key: value`");
+                &[]
+            }
+        }
+    }
+
+    /// Notes keys that stand twice in a map.
+    pub(super) fn look_for_twins(&mut self, entries: &[Entry]) {
+        let mut seen = std::collections::BTreeMap::new();
+        for entry in entries {
+            if let Some(first) = seen.insert(&entry.key, entry.place.line) {
+                self.key(&entry.key, |reader| {
+                    let at_boot = if reader.decides() { AtBoot::Frozen } else { AtBoot::Ignored };
+                    let message = format!("written twice: first in line {first}");
+                    let hint = Some("keep one; a booting machine reads both, and the last counts".to_owned());
+                    reader.report(entry.place, Severity::Error, at_boot, message, hint);
+                });
+            }
+        }
+    }
+
+    fn wrong_type(&mut self, node: &Node, expected: &str, hint: &str) {
+        let found = match &node.value {
+            Value::Null => "nothing",
+            Value::Scalar(_) => "a single value",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        };
+        let message = format!("expected {expected}, found {found}");
+        let token = self.path.ends_with(".network_token");
+        let at_boot = match (token, self.decides()) {
+            (true, _) => AtBoot::NoMesh,
+            (false, true) => AtBoot::Frozen,
+            (false, false) => AtBoot::Off,
+        };
+        self.report(node.place, Severity::Error, at_boot, message, Some(hint.to_owned()));
+    }
+
+    /// Notes a key that none of ours is. `open`: the block is shared with other programs, so only slips of ours count.
+    pub(super) fn unknown(&mut self, entry: &Entry, keys: &[&str], open: bool) {
+        if self.is_full() {
+            self.suppressed += 1;
+            return;
+        }
+        let mut paths = Vec::new();
+        Document::paths("", &mut paths);
+        let slip = closest(&entry.key, keys.iter().copied()).map(str::to_owned);
+        if open && slip.is_none() {
+            return;
+        }
+        let elsewhere = || {
+            paths
+                .iter()
+                .find(|path| path.rsplit_once('.').is_some_and(|(_, last)| last == entry.key))
+                .map(|path| path.trim_start_matches('.').to_owned())
+        };
+        let hint = match elsewhere().or(slip) {
+            Some(better) => format!("did you mean `{better}`?"),
+            None => format!("known here: {}", keys.join(", ")),
+        };
+        let message = format!("unknown key {}", shown(&entry.key));
+        self.report(entry.place, Severity::Error, AtBoot::Ignored, message, Some(hint));
+    }
+}
+
+/// Declares the settings of one map once: the type, its JSON schema (by its doc comments), and how it is read.
+///
+/// `closed`: an unknown key is a mistake. `open`: the map is shared with other programs, so only slips of ours are.
+macro_rules! block {
+    ($(#[$about:meta])* closed $name:ident { $($settings:tt)* }) => {
+        block!(@declare false [$(#[$about])* #[schemars(deny_unknown_fields)]] $name { $($settings)* });
+    };
+    ($(#[$about:meta])* open $name:ident { $($settings:tt)* }) => {
+        block!(@declare true [$(#[$about])*] $name { $($settings)* });
+    };
+    (
+        @declare $open:literal [$($about:tt)*]
+        $name:ident { $( $(#[$doc:meta])* $key:literal $field:ident: $kind:ty, )* }
+    ) => {
+        #[derive(Debug, Clone, Default, schemars::JsonSchema)]
+        $($about)*
+        pub(super) struct $name {
+            $( $(#[$doc])* #[schemars(rename = $key)] pub(super) $field: Option<$kind>, )*
+        }
+
+        impl $name {
+            const KEYS: &'static [&'static str] = &[$($key),*];
+        }
+
+        impl $crate::config::reader::Setting for $name {
+            fn read(
+                slot: &mut Option<Self>,
+                node: &$crate::config::tree::Node,
+                reader: &mut $crate::config::reader::Reader,
+            ) {
+                let block = slot.get_or_insert_with(Self::default);
+                for entry in reader.map(node) {
+                    reader.key(&entry.key, |reader| match entry.key.as_str() {
+                        $( $key => $crate::config::reader::Setting::read(&mut block.$field, &entry.value, reader), )*
+                        _ => reader.unknown(entry, Self::KEYS, $open),
+                    });
+                }
+            }
+
+            fn paths(prefix: &str, paths: &mut Vec<String>) {
+                $( <$kind as $crate::config::reader::Setting>::paths(&format!("{prefix}.{}", $key), paths); )*
+            }
+        }
+    };
+}
+
+pub(super) use block;
