@@ -1,0 +1,174 @@
+//! Addresses, MTU and routes of the interface, by netlink. What is right already is not touched.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use futures::TryStreamExt;
+use ipnet::{Ipv4Net, Ipv6Net};
+use rtnetlink::{
+    Handle, LinkUnspec, RouteMessageBuilder, new_connection,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+    },
+};
+
+use super::TunError;
+
+/// Packets that may queue up before the reading thread: some milliseconds' worth, since a super-packet has 64 KiB.
+const QUEUE_LENGTH: u32 = 200;
+
+/// What the interface is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overlay {
+    /// Our IPv4 address and the subnet that is on link; none yet: no IPv4.
+    pub v4: Option<Ipv4Net>,
+    /// Our IPv6 address and the network that is routed to the interface.
+    pub v6: Option<(Ipv6Addr, Ipv6Net)>,
+    /// MTU of the interface in bytes.
+    pub mtu: u16,
+}
+
+/// Gives the interface `name` its addresses, MTU and routes, and takes away addresses that are not in `overlay`. Needs
+/// a tokio runtime.
+///
+/// # Errors
+/// [`TunError::Refused`] with what the kernel said.
+pub async fn configure(name: &str, overlay: &Overlay) -> Result<(), TunError> {
+    let netlink = Netlink::open(name)?;
+    let link = netlink.link().await?;
+    let index = link.header.index;
+    let mtu = u32::from(overlay.mtu);
+    let right = link.header.flags.contains(LinkFlags::Up)
+        && link.attributes.contains(&LinkAttribute::Mtu(mtu))
+        && link.attributes.contains(&LinkAttribute::TxQueueLen(QUEUE_LENGTH));
+    if !right {
+        // No link-local address, no router solicitations: an idle interface stays silent. Kernels without IPv6 have
+        // no such file.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
+        let wanted = LinkUnspec::new_with_index(index)
+            .mtu(mtu)
+            .append_extra_attribute(LinkAttribute::TxQueueLen(QUEUE_LENGTH))
+            .up()
+            .build();
+        netlink.done("set MTU and state", netlink.handle.link().change(wanted).execute().await)?;
+    }
+    let wanted: Vec<(IpAddr, u8)> = [
+        overlay.v4.map(|net| (IpAddr::V4(net.addr()), net.prefix_len())),
+        overlay.v6.map(|(address, _)| (IpAddr::V6(address), 128)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let addresses = netlink.addresses(index).await?;
+    let present: Vec<(IpAddr, u8)> = addresses.iter().filter_map(address_of).collect();
+    for message in addresses {
+        if let Some(address) = address_of(&message)
+            && !wanted.contains(&address)
+            && !is_link_local(address.0)
+        {
+            tracing::info!(interface = name, address = %address.0, "address removed");
+            netlink.done("remove an address", netlink.handle.address().del(message).execute().await)?;
+        }
+    }
+    for (address, prefix) in wanted {
+        if !present.contains(&(address, prefix)) {
+            tracing::info!(interface = name, %address, prefix, "address set");
+            netlink.done(
+                "add an address",
+                netlink.handle.address().add(index, address, prefix).execute().await,
+            )?;
+        }
+    }
+    if let Some((_, network)) = overlay.v6 {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(network.network(), network.prefix_len())
+            .output_interface(index)
+            .build();
+        netlink.done("add a route", netlink.handle.route().add(route).replace().execute().await)?;
+    }
+    Ok(())
+}
+
+/// Removes the interface `name`, with everything on it; none there is fine. Needs a tokio runtime.
+///
+/// # Errors
+/// [`TunError::Refused`] with what the kernel said.
+pub async fn delete(name: &str) -> Result<(), TunError> {
+    if !std::path::Path::new("/sys/class/net").join(name).join("tun_flags").exists() {
+        return Ok(());
+    }
+    let netlink = Netlink::open(name)?;
+    let index = netlink.link().await?.header.index;
+    netlink.done("remove all", netlink.handle.link().del(index).execute().await)
+}
+
+/// A netlink connection for one interface; its task ends with it.
+struct Netlink<'a> {
+    handle: Handle,
+    task: tokio::task::JoinHandle<()>,
+    name: &'a str,
+}
+
+impl Drop for Netlink<'_> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<'a> Netlink<'a> {
+    fn open(name: &'a str) -> Result<Self, TunError> {
+        let (connection, handle, _) = new_connection().map_err(|source| TunError::Refused {
+            name: name.to_owned(),
+            action: "open a netlink socket for the settings",
+            source,
+        })?;
+        Ok(Self { handle, task: tokio::spawn(connection), name })
+    }
+
+    fn done<T>(&self, action: &'static str, result: Result<T, rtnetlink::Error>) -> Result<T, TunError> {
+        result.map_err(|error| TunError::Refused {
+            name: self.name.to_owned(),
+            action,
+            source: match error {
+                rtnetlink::Error::NetlinkError(message) => message.to_io(),
+                other => io::Error::other(other),
+            },
+        })
+    }
+
+    async fn link(&self) -> Result<LinkMessage, TunError> {
+        let links = self.handle.link().get().match_name(self.name.to_owned()).execute().try_next().await;
+        self.done("read the state", links)?.ok_or_else(|| TunError::Refused {
+            name: self.name.to_owned(),
+            action: "read the state",
+            source: io::Error::from(io::ErrorKind::NotFound),
+        })
+    }
+
+    async fn addresses(&self, index: u32) -> Result<Vec<AddressMessage>, TunError> {
+        let addresses = self.handle.address().get().set_link_index_filter(index).execute();
+        self.done("read the addresses", addresses.try_collect().await)
+    }
+}
+
+fn address_of(message: &AddressMessage) -> Option<(IpAddr, u8)> {
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    // On a point-to-point link "address" is the other end's.
+    Some((find(true).or_else(|| find(false))?, message.header.prefix_len))
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4 == Ipv4Addr::UNSPECIFIED,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

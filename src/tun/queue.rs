@@ -1,0 +1,207 @@
+//! `/dev/net/tun`: opening the queues of one interface, step by step down to what the kernel can do.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IoSlice, Read, Write},
+    mem,
+    os::fd::AsRawFd,
+    path::Path,
+};
+
+use super::{Device, TunError, VNET_HEADER};
+
+/// Super-packets in both directions: checksum, TCP over IPv4 and IPv6; with UDP where the kernel is 6.2 or newer.
+const OFFLOADS: [libc::c_uint; 2] = [0x01 | 0x02 | 0x04 | 0x20 | 0x40, 0x01 | 0x02 | 0x04];
+
+/// What was opened.
+pub struct Opened {
+    /// The queues, as many as were asked for if the kernel can.
+    pub queues: Vec<Queue>,
+    /// Whether super-packets are on.
+    pub offloads: bool,
+}
+
+/// One queue of a TUN interface.
+pub struct Queue {
+    file: File,
+    vnet: bool,
+    offloads: bool,
+}
+
+/// The flags tried, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flags {
+    vnet: bool,
+    multi_queue: bool,
+}
+
+const STEPS: [Flags; 4] = [
+    Flags { vnet: true, multi_queue: true },
+    Flags { vnet: true, multi_queue: false },
+    Flags { vnet: false, multi_queue: true },
+    Flags { vnet: false, multi_queue: false },
+];
+
+/// Opens `queues` queues of the interface `name`, which is made if it is not there, and makes it persistent.
+///
+/// With `offloads` the kernel hands over and takes super-packets where it can.
+///
+/// # Errors
+/// [`TunError`], with the fix.
+pub fn open(name: &str, queues: usize, offloads: bool) -> Result<Opened, TunError> {
+    if name.is_empty()
+        || name.len() > 15
+        || name.contains(['/', ' ', '\0', '\n'])
+        || name == "."
+        || name == ".."
+    {
+        return Err(TunError::BadName(name.to_owned()));
+    }
+    let mut last = None;
+    for flags in STEPS {
+        match attach(name, flags) {
+            Ok(first) => return finish(name, queues, offloads, flags, first),
+            Err(TunError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+                last = Some(source);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let there = Path::new("/sys/class/net").join(name);
+    if there.exists() && !there.join("tun_flags").exists() {
+        return Err(TunError::NameTaken(name.to_owned()));
+    }
+    let source = last.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL));
+    Err(TunError::Refused { name: name.to_owned(), action: "take hold", source })
+}
+
+fn finish(name: &str, queues: usize, offloads: bool, flags: Flags, first: File) -> Result<Opened, TunError> {
+    if flags != STEPS[0] {
+        tracing::info!(interface = name, ?flags, "the kernel's TUN device lacks a feature, going on without");
+    }
+    let refused = |action| {
+        let name = name.to_owned();
+        move |source| TunError::Refused { name, action, source }
+    };
+    number_ioctl(&first, libc::TUNSETPERSIST, 1).map_err(refused("make persistent the state"))?;
+    let mut files = vec![first];
+    while flags.multi_queue && files.len() < queues {
+        files.push(attach(name, flags)?);
+    }
+    let offloads = offloads && flags.vnet && set_offloads(name, &files);
+    let queues = files.into_iter().map(|file| Queue { file, vnet: flags.vnet, offloads }).collect();
+    Ok(Opened { queues, offloads })
+}
+
+/// Switches super-packets on, or, left on by a process before us, off.
+fn set_offloads(name: &str, files: &[File]) -> bool {
+    let set = |bits| files.iter().all(|file| number_ioctl(file, libc::TUNSETOFFLOAD, bits).is_ok());
+    let Some(bits) = OFFLOADS.into_iter().find(|bits| set(*bits)) else {
+        tracing::info!(
+            interface = name,
+            "no offloads on this kernel's TUN device, going on packet by packet"
+        );
+        return false;
+    };
+    tracing::debug!(interface = name, bits, "offloads of the TUN device");
+    true
+}
+
+fn attach(name: &str, flags: Flags) -> Result<File, TunError> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(TunError::NoDevice)?;
+    let mut bits = libc::IFF_TUN | libc::IFF_NO_PI;
+    if flags.vnet {
+        bits |= libc::IFF_VNET_HDR;
+    }
+    if flags.multi_queue {
+        bits |= libc::IFF_MULTI_QUEUE;
+    }
+    // SAFETY: ifreq is plain data, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = bits as libc::c_short;
+    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one ifreq, which outlives the call; its name ends
+    // with a zero byte because `open` has checked that it is shorter than the field.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) };
+    if result == 0 {
+        // Nobody may have switched super-packets on in a queue that we do not know how to read.
+        let _ = number_ioctl(&file, libc::TUNSETOFFLOAD, 0);
+        return Ok(file);
+    }
+    let error = io::Error::last_os_error();
+    Err(match error.raw_os_error() {
+        Some(libc::EPERM) => TunError::NotAllowed(name.to_owned()),
+        Some(libc::EBUSY | libc::E2BIG) => TunError::InUse(name.to_owned()),
+        Some(_) | None => TunError::Refused { name: name.to_owned(), action: "take hold", source: error },
+    })
+}
+
+fn number_ioctl(file: &File, request: libc::Ioctl, number: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the descriptor is open; both requests used here take a number, not a pointer.
+    match unsafe { libc::ioctl(file.as_raw_fd(), request, libc::c_ulong::from(number)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl Queue {
+    /// Where the kernel's frame goes in ours, whose header is cleared if the kernel sends none.
+    fn body<'a>(&self, frame: &'a mut [u8]) -> &'a mut [u8] {
+        if self.vnet {
+            return frame;
+        }
+        let (header, packet) = frame.split_at_mut(VNET_HEADER);
+        header.fill(0);
+        packet
+    }
+
+    fn length(&self, read: usize) -> usize {
+        if self.vnet { read } else { read + VNET_HEADER }
+    }
+}
+
+impl Device for Queue {
+    fn read(&self, frame: &mut [u8]) -> io::Result<usize> {
+        let read = (&self.file).read(self.body(frame))?;
+        Ok(self.length(read))
+    }
+
+    fn read_ready(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
+        let body = self.body(frame);
+        let part = libc::iovec { iov_base: body.as_mut_ptr().cast(), iov_len: body.len() };
+        // SAFETY: the descriptor is open; the one iovec names `body`, which is borrowed mutably for the whole call, and
+        // the kernel writes at most its length. Offset -1 means the file's own position, as for readv(2). musl 1.2.3
+        // has no wrapper for this call.
+        let read = unsafe {
+            libc::syscall(
+                libc::SYS_preadv2,
+                self.file.as_raw_fd(),
+                &part,
+                1,
+                -1 as libc::c_long,
+                -1 as libc::c_long,
+                libc::RWF_NOWAIT,
+            )
+        };
+        if read >= 0 {
+            return Ok(Some(self.length(read as usize)));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // The second one: a kernel whose TUN cannot be asked without waiting.
+            Some(libc::EAGAIN | libc::EOPNOTSUPP) => Ok(None),
+            Some(_) | None => Err(error),
+        }
+    }
+
+    fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let parts = if self.vnet { parts } else { &parts[1..] };
+        (&self.file).write_vectored(parts).map(|_| ())
+    }
+
+    fn offloads(&self) -> bool {
+        self.offloads
+    }
+}

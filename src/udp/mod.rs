@@ -1,0 +1,11 @@
+//! The data plane's UDP sockets: trains of equal datagrams by one system call (UDP GSO and GRO), and the same one
+//! by one where the kernel cannot.
+
+mod socket;
+
+pub use socket::{Received, Socket, UdpError};
+
+/// The longest train the kernel takes at once, in bytes: an IP packet's length less the headers.
+pub const MAX_TRAIN: usize = 65_000;
+/// The longest train the kernel takes at once, in datagrams (`UDP_MAX_SEGMENTS` before kernel 6.9).
+pub const MAX_SEGMENTS: usize = 64;
