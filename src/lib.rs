@@ -38,6 +38,8 @@
 
 pub mod address;
 pub mod config;
+#[cfg(feature = "os")]
+pub mod daemon;
 pub mod election;
 #[cfg(feature = "os")]
 pub mod host;
@@ -45,4 +47,8 @@ pub mod identity;
 pub mod k3s;
 pub mod ledger;
 pub mod token;
+#[cfg(feature = "os")]
+pub mod tun;
 pub mod tunnel;
+#[cfg(feature = "os")]
+pub mod udp;

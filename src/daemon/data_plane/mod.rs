@@ -1,0 +1,335 @@
+//! The data plane's threads: a pair per queue that moves packets, and one that decides.
+//!
+//! ```text
+//!  TUN queue i --- transmit i ---> UDP port 51900 + i        both read the Table (arc-swap), never wait for anybody
+//!  TUN queue i <-- receive i ----- UDP port 51900 + i
+//!                     | packets without a session, control datagrams, news   (bounded channel, dropped when full)
+//!                     v
+//!                  control: owns the pure Tunnel, makes Tables <---- DataPlane (handle) ---- daemon
+//! ```
+//!
+//! The daemon only carries handshake bytes: [`DataPlaneEvent::HandshakeWanted`] goes to the peer's
+//! [`DataPlane::handshake_request`] over the mesh, its answer to [`DataPlane::handshake_answer`].
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the control thread is the data plane's driver: it reads the clock"
+)]
+
+mod control;
+mod fast;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::IpAddr,
+    num::NonZero,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use self::control::Input;
+use crate::{
+    identity::NodeId,
+    tun::{self, Device, Overlay, TunError},
+    tunnel::{Counters, MAX_QUEUES, PeerRoute, PeerState, PingError, Table, Tunnel, TunnelSettings},
+    udp::{Socket, UdpError},
+};
+
+/// MTU of the interface where the path's is not known to be larger: 1500 less 60 bytes over IPv4, 80 over IPv6.
+pub const DEFAULT_MTU: u16 = 1420;
+/// Words from the fast threads and commands that may wait for the control thread.
+const INPUTS: usize = 1024;
+/// Events that may wait for the daemon.
+const EVENTS: usize = 256;
+
+/// What the data plane is started with.
+pub struct DataPlaneSettings {
+    /// Our id.
+    pub me: NodeId,
+    /// [`NetworkKeys::data_psk`](crate::token::NetworkKeys) of the network token.
+    pub psk: Zeroizing<[u8; 32]>,
+    /// `vpn.interface`.
+    pub interface: String,
+    /// `vpn.port`: UDP port of the first queue; the others follow.
+    pub port: u16,
+    /// Addresses of ours outside the overlay, told to peers in handshakes.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why the data plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    /// No interface.
+    #[error(transparent)]
+    Interface(#[from] TunError),
+    /// No socket.
+    #[error(transparent)]
+    Socket(#[from] UdpError),
+    /// No thread.
+    #[error("cannot start a thread of the data plane: {0}")]
+    Thread(std::io::Error),
+    /// No randomness.
+    #[error("the system's random source does not answer")]
+    Random,
+}
+
+/// What the data plane wants from, or tells, the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataPlaneEvent {
+    /// Carry `message` to the peer's [`DataPlane::handshake_request`] and its answer, or that there is none, to
+    /// [`DataPlane::handshake_answer`].
+    HandshakeWanted {
+        /// To whom.
+        peer: NodeId,
+        /// Names the attempt.
+        ticket: u64,
+        /// The bytes.
+        message: Vec<u8>,
+    },
+    /// Packets flow to and from the peer.
+    Connected {
+        /// Who.
+        peer: NodeId,
+        /// Where it answers.
+        endpoint: std::net::SocketAddr,
+    },
+    /// Nothing flows until there is a new session, which is made when there is something to send.
+    Lost {
+        /// Who.
+        peer: NodeId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The interface was taken away, or the sockets do not work any more: the data plane has to be started anew.
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// What the threads share.
+pub(super) struct Shared {
+    table: ArcSwap<Table>,
+    counters: Arc<Counters>,
+    stop: AtomicBool,
+}
+
+/// The running data plane. Dropped, it stops; the interface stays either way.
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    inputs: SyncSender<Input>,
+    threads: Vec<JoinHandle<()>>,
+    interface: String,
+    ports: Vec<u16>,
+}
+
+impl DataPlane {
+    /// Opens sockets and interface and starts the threads. Packets flow once there are routes
+    /// ([`DataPlane::set_routes`]) and an address ([`DataPlane::set_overlay`]).
+    ///
+    /// # Errors
+    /// [`DataPlaneError`], with the fix.
+    pub fn start(
+        settings: DataPlaneSettings,
+    ) -> Result<(Self, mpsc::Receiver<DataPlaneEvent>), DataPlaneError> {
+        let queues = queues();
+        // The ports first: they tell another agent on this machine before its interface is touched.
+        let sockets = bind(settings.port, queues)?;
+        let opened = tun::open(&settings.interface, queues, false)?;
+        tracing::info!(
+            interface = %settings.interface,
+            queues = opened.queues.len(),
+            port = settings.port,
+            offloads = opened.offloads,
+            "data plane started"
+        );
+        Self::start_with(settings, opened.queues, sockets)
+    }
+
+    /// Starts the threads on devices and sockets that are there. Needs at least one of each.
+    fn start_with<D: Device>(
+        settings: DataPlaneSettings,
+        devices: Vec<D>,
+        sockets: Vec<Socket>,
+    ) -> Result<(Self, mpsc::Receiver<DataPlaneEvent>), DataPlaneError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(seed.as_mut()).map_err(|_| DataPlaneError::Random)?;
+        let counters = Arc::new(Counters::default());
+        let shared = Arc::new(Shared {
+            table: ArcSwap::from_pointee(Table::default()),
+            counters: Arc::clone(&counters),
+            stop: AtomicBool::new(false),
+        });
+        let ports: Vec<u16> = sockets.iter().map(Socket::port).collect();
+        let tunnel = Tunnel::new(
+            TunnelSettings {
+                me: settings.me,
+                psk: settings.psk,
+                aes: has_aes_instructions(),
+                ports: ports.clone(),
+                addresses: settings.addresses,
+            },
+            *seed,
+            counters,
+        );
+        let (inputs, received) = sync_channel(INPUTS);
+        let (events, daemon) = mpsc::channel(EVENTS);
+        let mut plane = Self { shared, inputs, threads: Vec::new(), interface: settings.interface, ports };
+        let sockets: Vec<Arc<Socket>> = sockets.into_iter().map(Arc::new).collect();
+        let first = Arc::clone(&sockets[0]);
+        let shared = Arc::clone(&plane.shared);
+        plane.spawn("dp-control".to_owned(), move || {
+            control::run(tunnel, &received, &events, &first, &shared)
+        })?;
+        let devices: Vec<Arc<D>> = devices.into_iter().map(Arc::new).collect();
+        for (queue, socket) in sockets.iter().enumerate() {
+            // With fewer device queues than sockets the last threads receive for the first device queue.
+            let device = &devices[queue % devices.len()];
+            let worker = fast::Worker {
+                queue: queue as u8,
+                device: Arc::clone(device),
+                socket: Arc::clone(socket),
+                shared: Arc::clone(&plane.shared),
+                control: plane.inputs.clone(),
+            };
+            if queue < devices.len() {
+                let worker = worker.clone();
+                plane.spawn(format!("dp-tx-{queue}"), move || worker.transmit())?;
+            }
+            plane.spawn(format!("dp-rx-{queue}"), move || worker.receive())?;
+        }
+        Ok((plane, daemon))
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), DataPlaneError> {
+        let thread = thread::Builder::new().name(name).stack_size(512 << 10).spawn(run);
+        self.threads.push(thread.map_err(DataPlaneError::Thread)?);
+        Ok(())
+    }
+
+    /// The UDP ports, one per queue.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// All peers that packets may go to and come from. Peers that are not among them lose their sessions.
+    pub fn set_routes(&self, routes: Vec<PeerRoute>) {
+        self.tell(Input::Routes(routes));
+    }
+
+    /// Forgets a peer and its sessions at once (a ban need not wait for the next routes).
+    pub fn remove_peer(&self, peer: NodeId) {
+        self.tell(Input::Remove(peer));
+    }
+
+    /// Our addresses outside the overlay changed; the next handshakes tell them.
+    pub fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        self.tell(Input::Addresses(addresses));
+    }
+
+    /// Gives the interface its addresses, MTU and routes. Nothing happens to what is right already.
+    ///
+    /// # Errors
+    /// [`TunError::Refused`] with what the kernel said.
+    pub async fn set_overlay(&self, overlay: &Overlay) -> Result<(), TunError> {
+        tun::configure(&self.interface, overlay).await
+    }
+
+    /// A peer's handshake came on a stream that proved its id; gives the answer to send back.
+    pub async fn handshake_request(&self, from: NodeId, message: Vec<u8>) -> Vec<u8> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Request { from, message, reply });
+        answer.await.unwrap_or_default()
+    }
+
+    /// The answer to [`DataPlaneEvent::HandshakeWanted`]; none if the peer could not be asked.
+    pub fn handshake_answer(&self, peer: NodeId, ticket: u64, answer: Option<Vec<u8>>) {
+        self.tell(Input::Answer { peer, ticket, answer });
+    }
+
+    /// The mesh has a new connection with `peer`: if the peer has lost our session meanwhile, a new one is made.
+    pub fn peer_connected(&self, peer: NodeId) {
+        self.tell(Input::Connected(peer));
+    }
+
+    /// Measures the round trip to `peer` by a sealed datagram, making a session first if there is none.
+    ///
+    /// # Errors
+    /// [`PingError`]
+    pub async fn ping(&self, peer: NodeId) -> Result<Duration, PingError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Ping { peer, reply });
+        answer.await.unwrap_or(Err(PingError::NoAnswer))
+    }
+
+    /// Every peer with a route, in the order of ids.
+    pub async fn peers(&self) -> Vec<PeerState> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Peers(reply));
+        answer.await.unwrap_or_default()
+    }
+
+    /// What was dropped, by reason.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.shared.counters.snapshot()
+    }
+
+    /// Tells the peers, and ends the threads. The interface and its address stay.
+    pub async fn stop(self) {
+        // Joining takes some milliseconds: not on a thread that serves others.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+
+    /// Stops, and removes the interface.
+    ///
+    /// # Errors
+    /// [`TunError::Refused`] with what the kernel said.
+    pub async fn delete(self) -> Result<(), TunError> {
+        let interface = self.interface.clone();
+        self.stop().await;
+        tun::delete(&interface).await
+    }
+
+    fn tell(&self, input: Input) {
+        // The control thread never waits for the daemon, so this is short; it is gone only when we stop.
+        let _ = self.inputs.send(input);
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.tell(Input::Stop);
+        self.shared.stop.store(true, Ordering::Relaxed);
+        tun::interrupt_until_finished(std::mem::take(&mut self.threads));
+    }
+}
+
+fn queues() -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / 2).clamp(1, MAX_QUEUES)
+}
+
+fn bind(port: u16, queues: usize) -> Result<Vec<Socket>, UdpError> {
+    (0..queues as u16).map(|queue| Socket::bind(port.saturating_add(queue))).collect()
+}
+
+fn has_aes_instructions() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}

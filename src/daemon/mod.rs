@@ -1,0 +1,3 @@
+//! The event loop: owns everything, alone reads the clock.
+
+pub mod data_plane;
