@@ -84,6 +84,11 @@ impl Author {
         self.by_seq.last_key_value().map_or(0, |(seq, _)| *seq)
     }
 
+    /// Whether an entry with this number is held.
+    pub(super) fn holds(&self, seq: u64) -> bool {
+        self.by_seq.contains_key(&seq)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -148,11 +148,6 @@ impl SignedEntry {
         &self.bytes
     }
 
-    /// The bytes again, shared.
-    pub(super) fn shared_bytes(&self) -> Arc<[u8]> {
-        self.bytes.clone()
-    }
-
     /// SHA-256 of what was signed. The signature itself is left out: an author can make many for one content.
     pub fn hash(&self) -> &[u8; 32] {
         &self.hash

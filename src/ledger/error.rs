@@ -47,7 +47,7 @@ pub enum PeerFault {
     /// An entry that is no CBOR of the agreed shape, or with an ill-formed key.
     #[error("a ledger entry that cannot be parsed")]
     EntryMalformed,
-    /// An entry of a layout that this program does not know.
+    /// An entry of a layout that this program does not know; [`super::Ledger::handle_message`] only counts it.
     #[error("a ledger entry of version {0}, which this c3os does not know")]
     EntryVersion(u64),
     /// An entry that its author did not sign.

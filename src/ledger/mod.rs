@@ -24,11 +24,19 @@ mod disk;
 mod entry;
 mod equivocation;
 mod error;
+mod inbound;
 mod key;
+mod neighbour;
 mod own;
 mod persistence;
+mod rate;
+mod spread;
 mod store;
 mod value;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,
@@ -50,6 +58,7 @@ pub use value::{decode, encode};
 use author::Held;
 use own::Own;
 use persistence::Persistence;
+use spread::Spread;
 use store::Store;
 
 /// The longest value, in bytes.
@@ -99,6 +108,7 @@ pub struct Ledger {
     store: Store,
     own: Own,
     persistence: Persistence,
+    spread: Spread,
     counters: Counters,
     /// Readers see something else than when they last asked.
     changed: bool,
@@ -113,12 +123,12 @@ impl Ledger {
     /// `seed`: 32 random bytes. The first [`Ledger::poll_write`] gives the file's first record: have it on disk
     /// before the identity is, so that an identity without a ledger file always means a loss.
     pub fn new(identity: Arc<Identity>, seed: [u8; 32], now: Instant) -> Self {
-        let _ = seed;
         let me = identity.id();
         let mut store = Store::new(Bounds::default());
         store.set_permanent(BTreeSet::from([me]));
         Self {
             persistence: Persistence::new(&identity),
+            spread: Spread::new(seed, now),
             identity,
             store,
             own: Own::default(),
@@ -219,12 +229,15 @@ impl Ledger {
 
     /// Names the authors that are never put out to make room: those with a role. We ourselves always are one.
     pub fn set_permanent(&mut self, ids: impl IntoIterator<Item = NodeId>) {
-        self.store.set_permanent(ids.into_iter().chain([self.id()]).collect());
+        if self.store.set_permanent(ids.into_iter().chain([self.id()]).collect()) {
+            self.spread.accept_all_again();
+        }
     }
 
     /// Sets how much is taken in from now on; what is held already stays.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.store.bounds = bounds;
+        self.spread.accept_all_again();
     }
 
     /// Whether something that was once confirmed is gone: our file was damaged, or a peer held an entry of ours with
@@ -270,6 +283,7 @@ impl Ledger {
         if self.own.hold.is_some_and(|until| until <= now) {
             self.own.hold = None;
         }
+        self.spread.handle_timeout(self.store.digests().root(), self.now);
     }
 
     /// When [`Ledger::handle_timeout`] has something to do, and what.
@@ -278,6 +292,7 @@ impl Ledger {
             self.store.next_deadline().map(|at| (at, "an entry's time ends")),
             self.own.hold.map(|at| (at, "own writes waited for peers after a loss")),
             self.persistence.due(&self.own).map(|at| (at, "the ledger is written to disk")),
+            self.spread.poll_timeout(),
         ]
         .into_iter()
         .flatten()

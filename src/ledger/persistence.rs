@@ -300,10 +300,15 @@ impl Ledger {
             self.persistence.replace = true;
             return;
         };
+        let (root, before) = (self.store.digests().root(), self.store.have(&me));
         for Unwritten { entry, deadline } in confirmed {
             let (have, seq) = (self.store.have(&me), entry.seq());
             self.changed |= self.store.insert(entry, deadline, now);
             self.store.raise_through(me, have, seq, now);
+        }
+        if self.store.digests().root() != root {
+            self.spread.pass_on(me, Some(before), now);
+            self.spread.root_changed(now);
         }
     }
 }

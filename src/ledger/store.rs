@@ -69,8 +69,11 @@ impl Store {
         self.authors.get(&entry.author()).map_or(Verdict::News, |author| author.judge(entry))
     }
 
-    pub(super) fn set_permanent(&mut self, ids: BTreeSet<NodeId>) {
+    /// Names the authors that are never put out. Returns whether that makes a difference.
+    pub(super) fn set_permanent(&mut self, ids: BTreeSet<NodeId>) -> bool {
+        let differs = self.permanent != ids;
         self.permanent = ids;
+        differs
     }
 
     /// How many keys and bytes this author may have.
@@ -95,12 +98,12 @@ impl Store {
     }
 
     /// Makes room for `entry` in the whole ledger, if need be by putting out the provisional author that has been
-    /// silent longest and is none of `spared`. Returns whom it put out.
+    /// silent longest and is none of `spared`. Returns whom it put out, with their highest numbers.
     pub(super) fn make_room(
         &mut self,
         entry: &SignedEntry,
         spared: impl Fn(&NodeId) -> bool,
-    ) -> Result<Vec<NodeId>, NoRoom> {
+    ) -> Result<Vec<(NodeId, u64)>, NoRoom> {
         let author = entry.author();
         let provisional = |id: &NodeId| !self.permanent.contains(id);
         let is_new = !self.authors.contains_key(&author) && provisional(&author);
@@ -110,26 +113,26 @@ impl Store {
         let mut wanted = usize::from(too_many);
         let mut out = Vec::new();
         if wanted > 0 || excess > 0 {
-            let mut silent: Vec<(Instant, NodeId, usize)> = self
+            let mut silent: Vec<(Instant, NodeId, usize, u64)> = self
                 .authors
                 .iter()
                 .filter(|(id, _)| **id != author && provisional(id) && !spared(id))
-                .map(|(id, author)| (author.heard, *id, author.bytes()))
+                .map(|(id, author)| (author.heard, *id, author.bytes(), author.newest()))
                 .collect();
             silent.sort_unstable();
-            for (_, id, bytes) in silent {
+            for (_, id, bytes, newest) in silent {
                 if wanted == 0 && excess == 0 {
                     break;
                 }
                 wanted = wanted.saturating_sub(1);
                 excess = excess.saturating_sub(bytes);
-                out.push(id);
+                out.push((id, newest));
             }
         }
         if wanted > 0 || excess > 0 {
             return Err(NoRoom::Ledger);
         }
-        for id in &out {
+        for (id, _) in &out {
             self.forget(id);
         }
         Ok(out)

@@ -1,0 +1,450 @@
+//! Who is told what, and when: eager push, lazy comparison, catch-up on request.
+//!
+//! ```text
+//! news ------------------> Entries to every neighbour not known to hold it       (at once, a burst per author)
+//! quiet after a change --> Digest to every neighbour that was not told this root (2 to 3 s, at most 30 s)
+//! nothing for a minute --> Digest to one neighbour by lot
+//!
+//! A: Digest --> B: same root: silence.  Else, many authors: Buckets --> A: Authors of the buckets that differ
+//!                                       few authors: Authors
+//!    Authors --> other side: Want where it is behind, Offer where it is ahead --> Want --> Entries
+//! ```
+//! Catch-up is sent on request only and asked of one neighbour at a time, so a newcomer with eight neighbours does
+//! not get everything eight times.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{
+    Ledger, MAX_ENTRY, MAX_MESSAGE,
+    author::Author,
+    digest::{Root, bucket_of},
+    neighbour::{Known, Neighbour},
+    rate::Bucket,
+    store::Store,
+    wire::{BucketSet, Message, Row, Section},
+};
+use crate::identity::NodeId;
+
+/// A comparison waits until nothing has changed for this long, and a random part of the same again,
+const QUIET: Duration = Duration::from_secs(2);
+/// but never longer than this.
+const QUIET_AT_MOST: Duration = Duration::from_secs(30);
+/// While idle one neighbour by lot is compared with, this often and a random half more.
+const IDLE: Duration = Duration::from_secs(60);
+/// How many changes of one author are passed on at once, and per second; in between only the newest per key.
+const FORWARD: (u64, u64) = (16, 1);
+/// How long a catch-up that was asked for is waited for before others are asked.
+const WANT_WAIT: Duration = Duration::from_secs(3);
+/// For how long an author that found no room is not asked for again.
+const DECLINE: Duration = Duration::from_secs(600);
+/// How many authors that were put out are remembered.
+const DECLINED: usize = 1024;
+/// What a message is filled up to: the largest entry and its frame still fit on top.
+const FILL: usize = MAX_MESSAGE - MAX_ENTRY - 1024;
+/// Rows or wants in one message.
+const ROWS: usize = 900;
+
+/// An author of whom no more is wanted for now.
+struct Declined {
+    /// Entries up to this number are not taken in again.
+    newest: u64,
+    until: Instant,
+}
+
+/// When neighbours are compared with after a change.
+struct Comparison {
+    at: Instant,
+    at_most: Instant,
+}
+
+pub(super) struct Spread {
+    pub(super) neighbours: BTreeMap<NodeId, Neighbour>,
+    random: StdRng,
+    /// Whose turn it was last.
+    turn: Option<NodeId>,
+    forward: BTreeMap<NodeId, Bucket>,
+    /// Authors whose changes wait for their turn to be passed on.
+    held_back: BTreeSet<NodeId>,
+    /// Catch-ups that were asked for, and until when nobody else is asked.
+    wanted: BTreeMap<NodeId, Instant>,
+    declined: BTreeMap<NodeId, Declined>,
+    changed_at: Instant,
+    comparison: Option<Comparison>,
+    idle_at: Option<Instant>,
+}
+
+impl Spread {
+    pub(super) fn new(seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            neighbours: BTreeMap::new(),
+            random: StdRng::from_seed(seed),
+            turn: None,
+            forward: BTreeMap::new(),
+            held_back: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            declined: BTreeMap::new(),
+            changed_at: now,
+            comparison: None,
+            idle_at: None,
+        }
+    }
+
+    pub(super) fn up(&mut self, id: NodeId, speaks_first: bool, now: Instant) {
+        let mut neighbour = Neighbour::new(now);
+        neighbour.digest_due = speaks_first;
+        self.neighbours.insert(id, neighbour);
+        if !speaks_first {
+            self.compare_soon(now);
+        }
+        if self.idle_at.is_none() {
+            self.idle_at = Some(self.next_idle(now));
+        }
+    }
+
+    pub(super) fn down(&mut self, id: &NodeId) {
+        self.neighbours.remove(id);
+        if self.neighbours.is_empty() {
+            (self.idle_at, self.comparison) = (None, None);
+        }
+    }
+
+    fn next_idle(&mut self, now: Instant) -> Instant {
+        now + IDLE + self.random.random_range(Duration::ZERO..IDLE / 2)
+    }
+
+    /// Notes that our root is another one.
+    pub(super) fn root_changed(&mut self, now: Instant) {
+        self.changed_at = now;
+        self.compare_soon(now);
+    }
+
+    /// Compares with every neighbour that was not told our root, when it is quiet.
+    pub(super) fn compare_soon(&mut self, now: Instant) {
+        if self.comparison.is_none() && !self.neighbours.is_empty() {
+            let at = now + QUIET + self.random.random_range(Duration::ZERO..QUIET / 2);
+            self.comparison = Some(Comparison { at, at_most: now + QUIET_AT_MOST });
+        }
+    }
+
+    /// Passes on what is new of an author. `before`: how much of it we held, for neighbours of whom nothing is known;
+    /// none: those are left to the next comparison.
+    pub(super) fn pass_on(&mut self, author: NodeId, before: Option<u64>, now: Instant) {
+        if let Some(before) = before {
+            for neighbour in self.neighbours.values_mut() {
+                neighbour.known.entry(author).or_insert_with(|| Known::up_to(before));
+            }
+        }
+        let bucket = self.forward.entry(author).or_insert_with(|| Bucket::full(FORWARD.0, FORWARD.1, now));
+        if bucket.take(now) {
+            self.release(author);
+        } else {
+            self.held_back.insert(author);
+        }
+    }
+
+    fn release(&mut self, author: NodeId) {
+        self.held_back.remove(&author);
+        for neighbour in self.neighbours.values_mut().filter(|one| one.known.contains_key(&author)) {
+            neighbour.entries_due.insert(author);
+        }
+    }
+
+    /// Asks `from` for an author, unless it is declined or somebody is already asked.
+    pub(super) fn want(&mut self, from: &NodeId, author: NodeId, above: u64, now: Instant) {
+        if self.declined.contains_key(&author) || self.wanted.contains_key(&author) {
+            return;
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(from) {
+            neighbour.wants_due.insert(author, above);
+            self.wanted.insert(author, now + WANT_WAIT);
+        }
+    }
+
+    /// Notes that a catch-up on an author came. Returns whether it was asked for.
+    pub(super) fn delivered(&mut self, author: &NodeId) -> bool {
+        self.wanted.remove(author).is_some()
+    }
+
+    pub(super) fn decline(&mut self, author: NodeId, newest: u64, now: Instant) {
+        self.declined.insert(author, Declined { newest, until: now + DECLINE });
+        if self.declined.len() > DECLINED {
+            self.declined.pop_first();
+        }
+    }
+
+    /// Whether an entry is one of those that were put out with their author.
+    pub(super) fn is_declined(&self, author: &NodeId, seq: u64) -> bool {
+        self.declined.get(author).is_some_and(|declined| seq <= declined.newest)
+    }
+
+    /// There may be room again.
+    pub(super) fn accept_all_again(&mut self) {
+        self.declined.clear();
+    }
+
+    pub(super) fn forget(&mut self, author: &NodeId) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.forget(author);
+        }
+        self.forward.remove(author);
+        self.held_back.remove(author);
+        self.wanted.remove(author);
+    }
+
+    pub(super) fn prove(&mut self, author: NodeId) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.proofs_due.insert(author);
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, root: Root, now: Instant) {
+        let held_back: Vec<NodeId> = self.held_back.iter().copied().collect();
+        for author in held_back {
+            if self.forward.get_mut(&author).is_none_or(|bucket| bucket.take(now)) {
+                self.release(author);
+            }
+        }
+        self.declined.retain(|_, declined| declined.until > now);
+        let asked = self.wanted.len();
+        self.wanted.retain(|_, until| *until > now);
+        if self.wanted.len() < asked {
+            self.neighbours.values_mut().for_each(|neighbour| neighbour.told = None);
+            self.compare_soon(now);
+        }
+        self.compare_if_quiet(root, now);
+        if self.idle_at.is_some_and(|at| at <= now) {
+            self.idle_at = Some(self.next_idle(now));
+            // A full bucket is as good as none.
+            self.forward.retain(|_, bucket| !bucket.is_full(now));
+            let lot = self.random.random_range(0..self.neighbours.len().max(1));
+            if let Some(neighbour) = self.neighbours.values_mut().nth(lot) {
+                neighbour.digest_due = true;
+            }
+        }
+    }
+
+    fn compare_if_quiet(&mut self, root: Root, now: Instant) {
+        let Some(Comparison { at, at_most }) = self.comparison else { return };
+        if at > now {
+            return;
+        }
+        let quiet_at = self.changed_at + QUIET;
+        if quiet_at > now && at_most > now {
+            let at = quiet_at + self.random.random_range(Duration::ZERO..QUIET / 2);
+            self.comparison = Some(Comparison { at: at.min(at_most), at_most });
+            return;
+        }
+        self.comparison = None;
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.digest_due |= neighbour.told != Some(root);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let held_back =
+            self.held_back.iter().filter_map(|author| self.forward.get(author)).map(Bucket::opens_at);
+        let waiting = self.neighbours.values().filter(|neighbour| neighbour.waits_for_pace());
+        [
+            held_back.min().map(|at| (at, "an author's changes are passed on")),
+            self.declined
+                .values()
+                .map(|declined| declined.until)
+                .min()
+                .map(|at| (at, "an author may be asked for again")),
+            self.wanted.values().min().map(|at| (*at, "a catch-up did not come")),
+            self.comparison
+                .as_ref()
+                .map(|comparison| (comparison.at, "neighbours are compared with after a change")),
+            self.idle_at.map(|at| (at, "a neighbour is compared with by lot")),
+            waiting
+                .map(|neighbour| neighbour.pace.opens_at())
+                .min()
+                .map(|at| (at, "a neighbour gets the next part")),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next message, and for whom: every neighbour has its turn.
+    pub(super) fn poll_message(&mut self, store: &Store, now: Instant) -> Option<(NodeId, Vec<u8>)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = self.turn.map_or(Unbounded, Excluded);
+        let after: Vec<NodeId> = self.neighbours.range((start, Unbounded)).map(|(id, _)| *id).collect();
+        let before = self.neighbours.keys().copied().take(self.neighbours.len() - after.len());
+        for id in after.into_iter().chain(before.collect::<Vec<_>>()) {
+            let neighbour = self.neighbours.get_mut(&id).expect("just listed");
+            if let Some(bytes) = neighbour.next_message(store, now) {
+                self.turn = Some(id);
+                return Some((id, bytes));
+            }
+        }
+        None
+    }
+}
+
+impl Neighbour {
+    fn next_message(&mut self, store: &Store, now: Instant) -> Option<Vec<u8>> {
+        let message = match self.next_small(store) {
+            Some(message) => message,
+            None if self.pace.is_open(now) => self.next_large(store, now)?,
+            None => return None,
+        };
+        self.pace.spend(message.len());
+        Some(message)
+    }
+
+    /// Comparisons and requests.
+    fn next_small(&mut self, store: &Store) -> Option<Vec<u8>> {
+        if std::mem::take(&mut self.digest_due) {
+            let root = store.digests().root();
+            self.told = Some(root);
+            return Some(Message::Digest(root).encode());
+        }
+        if std::mem::take(&mut self.buckets_due) {
+            return Some(Message::Buckets(Box::new(*store.digests().buckets())).encode());
+        }
+        if !self.wants_due.is_empty() {
+            let wants = std::iter::from_fn(|| self.wants_due.pop_first()).take(ROWS).collect();
+            return Some(Message::Want(wants).encode());
+        }
+        if !self.offers_due.is_empty() {
+            let offers = std::iter::from_fn(|| self.offers_due.pop_first()).take(ROWS);
+            let rows = offers.filter_map(|id| store.author(&id).map(|author| row(&id, author))).collect();
+            return Some(Message::Offer(rows).encode());
+        }
+        None
+    }
+
+    fn next_large(&mut self, store: &Store, now: Instant) -> Option<Vec<u8>> {
+        if !self.authors_due.is_empty() {
+            return Some(self.next_authors(store));
+        }
+        while let Some(id) = self.proofs_due.pop_first() {
+            if let Some(proof) = store.author(&id).and_then(|author| author.equivocation.as_ref()) {
+                let (one, other) = proof.entries();
+                return Some(Message::Proofs(vec![(one.to_bytes(), other.to_bytes())]).encode());
+            }
+        }
+        self.next_entries(store, now)
+    }
+
+    /// As many whole buckets as fit.
+    fn next_authors(&mut self, store: &Store) -> Vec<u8> {
+        let mut by_bucket: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+        for (id, author) in store.authors().filter(|(id, _)| self.authors_due.contains(bucket_of(id))) {
+            by_bucket.entry(bucket_of(id)).or_default().push(row(id, author));
+        }
+        let (mut buckets, mut rows) = (BucketSet::default(), Vec::new());
+        for bucket in self.authors_due.iter() {
+            let more = by_bucket.remove(&bucket).unwrap_or_default();
+            if !rows.is_empty() && rows.len() + more.len() > ROWS {
+                break;
+            }
+            buckets.insert(bucket);
+            self.authors_due.remove(bucket);
+            rows.extend(more.into_iter().take(ROWS));
+        }
+        Message::Authors(buckets, rows).encode()
+    }
+
+    /// What it lacks of the authors that are due, as much as fits.
+    fn next_entries(&mut self, store: &Store, now: Instant) -> Option<Vec<u8>> {
+        let (mut sections, mut length) = (Vec::new(), 0);
+        while length < FILL
+            && let Some(id) = self.entries_due.first().copied()
+        {
+            let Some(author) = store.author(&id) else {
+                self.entries_due.remove(&id);
+                continue;
+            };
+            let known = self.known.entry(id).or_default();
+            let (section, complete) = next_section(id, author, known, &mut length, now);
+            if complete {
+                self.entries_due.remove(&id);
+            }
+            sections.extend(section);
+        }
+        (!sections.is_empty()).then(|| Message::Entries(sections).encode())
+    }
+}
+
+/// What a neighbour lacks of one author, up to [`FILL`], and whether that is all.
+fn next_section<'a>(
+    id: NodeId,
+    author: &'a Author,
+    known: &mut Known,
+    length: &mut usize,
+    now: Instant,
+) -> (Option<Section<'a>>, bool) {
+    let from = known.have;
+    let (mut entries, mut last, mut complete) = (Vec::new(), from, true);
+    // Of an author with two contents under one number, single numbers say nothing about what a neighbour holds.
+    let exact = author.equivocation.is_none();
+    for held in author.above(from) {
+        let seq = held.entry.seq();
+        if exact && known.ahead.contains(&seq) {
+            last = seq;
+            continue;
+        }
+        if *length >= FILL && seq > last {
+            complete = false;
+            break;
+        }
+        *length += held.entry.to_bytes().len() + 16;
+        entries.push((held.left(now), held.entry.to_bytes()));
+        if exact {
+            known.ahead.insert(seq);
+        }
+        last = seq;
+    }
+    let through = if complete { author.have() } else { last.min(author.have()) }.max(from);
+    known.raise(through);
+    *length += 64;
+    let says_something = !entries.is_empty() || through > from;
+    (says_something.then_some(Section { author: id, from, through, entries }), complete)
+}
+
+/// What we hold of an author.
+pub(super) fn row(id: &NodeId, author: &Author) -> Row {
+    Row {
+        author: *id,
+        have: author.have(),
+        fingerprint: author.row(),
+        equivocated: author.equivocation.is_some(),
+    }
+}
+
+impl Ledger {
+    /// A neighbour was admitted: it may send, and is told what it lacks.
+    pub fn handle_neighbour_up(&mut self, id: NodeId, now: Instant) {
+        self.advance(now);
+        if id != self.id() {
+            self.spread.up(id, self.id() < id, now);
+        }
+    }
+
+    /// A neighbour is gone.
+    pub fn handle_neighbour_down(&mut self, id: NodeId, now: Instant) {
+        self.advance(now);
+        self.spread.down(&id);
+    }
+
+    /// Whether this neighbour has, since it came up, told what it holds and sent what we lacked of that.
+    pub fn has_exchanged_with(&self, id: &NodeId) -> bool {
+        self.spread.neighbours.get(id).is_some_and(|neighbour| neighbour.exchanged)
+    }
+
+    /// The next message and the neighbour it is for. It may be lost: a later comparison makes up for it.
+    pub fn poll_message(&mut self) -> Option<(NodeId, Vec<u8>)> {
+        let (to, bytes) = self.spread.poll_message(&self.store, self.now)?;
+        self.counters.messages_out += 1;
+        self.counters.bytes_out += bytes.len() as u64;
+        Some((to, bytes))
+    }
+}
