@@ -33,6 +33,8 @@ pub struct LeaseSettings {
 /// What is kept on disk (`/usr/local/.c3os/lease`), so that the next boot has the same address without a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
+    /// The mesh it was drawn in; of another mesh, only a frozen one counts.
+    pub mesh_id: MeshId,
     /// The address.
     pub v4: Ipv4Addr,
     /// The draw it came from.
@@ -184,6 +186,8 @@ impl AddressLease {
             return Err(AddressError::Fixed { address, subnet: pool.subnet() });
         }
         let mut events = VecDeque::new();
+        let remembered = remembered
+            .filter(|lease| lease.frozen || lease.mesh_id == settings.mesh_id && pool.draws(lease.v4));
         let state = match (remembered, settings.fixed) {
             // Applied: it stays whatever the configuration says today.
             (Some(Lease { v4, attempt, frozen: true, .. }), fixed) => {
@@ -193,13 +197,11 @@ impl AddressLease {
                 State::Frozen { v4, attempt }
             }
             (_, Some(v4)) => State::Fixed { v4 },
-            (Some(Lease { v4, attempt, confirmed: true, .. }), None) if pool.draws(v4) => {
-                State::Confirmed { v4, attempt }
-            }
-            (Some(Lease { v4, attempt, .. }), None) if pool.draws(v4) => {
+            (Some(Lease { v4, attempt, confirmed: true, .. }), None) => State::Confirmed { v4, attempt },
+            (Some(Lease { v4, attempt, .. }), None) => {
                 State::Claimed { v4, attempt, still_at: now + STILL_TIME }
             }
-            (_, None) => {
+            (None, None) => {
                 let v4 = candidate(settings.mesh_id, settings.id, 0, &pool);
                 State::Claimed { v4, attempt: 0, still_at: now + STILL_TIME }
             }
@@ -249,7 +251,14 @@ impl AddressLease {
     /// What to keep on disk. A frozen one has to be there before anything is configured with the address.
     pub fn lease(&self) -> Option<Lease> {
         let frozen = matches!(self.state, State::Frozen { .. });
-        self.claim().map(|Claim { v4, attempt, confirmed, .. }| Lease { v4, attempt, confirmed, frozen })
+        let mesh_id = self.settings.mesh_id;
+        self.claim().map(|Claim { v4, attempt, confirmed, .. }| Lease {
+            mesh_id,
+            v4,
+            attempt,
+            confirmed,
+            frozen,
+        })
     }
 
     /// Takes what is known: every member's claim, and every address that was assigned with authority, both by

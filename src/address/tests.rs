@@ -104,12 +104,26 @@ fn after_a_reboot_the_same_address_is_there_with_no_network_at_all() {
 fn a_lease_that_this_machine_could_not_have_drawn_is_forgotten_unless_it_is_frozen() {
     let now = Instant::now();
     let drawn = fresh(1, now).address();
-    let mut lease = Lease { v4: v4("10.7.0.9"), attempt: 0, confirmed: true, frozen: false };
+    let mut lease = Lease { mesh_id: MESH, v4: v4("10.7.0.9"), attempt: 0, confirmed: true, frozen: false };
     assert_eq!(start(settings(1, "10.1.0.0/16"), Some(lease), now).address(), drawn);
     lease.v4 = v4("10.1.255.9"); // an observer's
     assert_eq!(start(settings(1, "10.1.0.0/16"), Some(lease), now).address(), drawn);
+    lease = Lease { mesh_id: MeshId::from_bytes([8; 32]), v4: v4("10.1.3.4"), ..lease };
+    assert_eq!(start(settings(1, "10.1.0.0/16"), Some(lease), now).address(), drawn, "another mesh's");
     lease = Lease { v4: v4("10.7.0.9"), frozen: true, ..lease };
     assert_eq!(start(settings(1, "10.1.0.0/16"), Some(lease), now).address(), Some(v4("10.7.0.9")));
+}
+
+#[test]
+fn a_lease_on_disk_is_for_people_to_read_and_keeps_its_form() {
+    let lease = Lease { mesh_id: MESH, v4: v4("10.1.3.4"), attempt: 2, confirmed: true, frozen: false };
+    let json =
+        format!(r#"{{"mesh_id":"{MESH}","v4":"10.1.3.4","attempt":2,"confirmed":true,"frozen":false}}"#);
+    assert_eq!(serde_json::to_string(&lease).unwrap(), json);
+    assert_eq!(serde_json::from_str::<Lease>(&json).unwrap(), lease);
+    let bare = format!(r#"{{"mesh_id":"{MESH}","v4":"10.1.3.4"}}"#);
+    let bare: Lease = serde_json::from_str(&bare).unwrap();
+    assert_eq!(bare, Lease { attempt: 0, confirmed: false, ..lease });
 }
 
 #[test]
@@ -260,7 +274,7 @@ fn a_fixed_address_is_used_and_a_mistaken_copy_of_it_falls_back_to_a_draw() {
 #[test]
 fn a_frozen_lease_outweighs_a_fixed_address_that_was_written_later() {
     let now = Instant::now();
-    let remembered = Lease { v4: v4("10.1.3.4"), attempt: 0, confirmed: true, frozen: true };
+    let remembered = Lease { mesh_id: MESH, v4: v4("10.1.3.4"), attempt: 0, confirmed: true, frozen: true };
     let fixed = v4("10.1.0.50");
     let with_fixed = LeaseSettings { fixed: Some(fixed), ..settings(1, "10.1.0.0/16") };
     let mut lease = start(with_fixed, Some(remembered), now);
@@ -521,7 +535,7 @@ proptest! {
     ) {
         let now = Instant::now();
         let mine = v4("10.1.0.3");
-        let remembered = Lease { v4: mine, attempt: 0, confirmed: true, frozen: true };
+        let remembered = Lease { mesh_id: MESH, v4: mine, attempt: 0, confirmed: true, frozen: true };
         let mut lease = start(settings(1, "10.1.0.0/16"), Some(remembered), now);
         let (mut claims, mut assignments) = (BTreeMap::new(), BTreeMap::new());
         for (id, last, confirmed, firm, assigned) in facts {
