@@ -103,6 +103,11 @@ impl Spec {
         })
     }
 
+    /// All hosts but the laptop.
+    pub fn machines(&self) -> impl Iterator<Item = &HostSpec> {
+        self.hosts.iter().filter(|host| host.kind != Kind::Laptop)
+    }
+
     fn to_json(&self) -> Value {
         let hosts: Vec<_> = self
             .hosts

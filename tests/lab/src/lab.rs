@@ -36,6 +36,8 @@ pub struct Wish {
     pub tied: bool,
     /// The stages have to be run by a real runner.
     pub real_runner: bool,
+    /// Lines that are added to the `c3os:` block of the config.yaml that is made.
+    pub settings: &'static [&'static str],
 }
 
 impl Default for Wish {
@@ -50,6 +52,7 @@ impl Default for Wish {
             boot: true,
             tied: false,
             real_runner: false,
+            settings: &[],
         }
     }
 }
@@ -80,7 +83,7 @@ pub fn up(dir: &LabDir, wish: &Wish) -> Result<Spec> {
     dir.clear()?;
     let config = match &wish.config {
         Some(path) => fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?,
-        None => product::create_config(&binary, wish.nodes)?,
+        None => with_settings(&product::create_config(&binary, wish.nodes)?, wish.settings)?,
     };
     write_secret(&dir.config(), &config)?;
     image::build(dir, wish.init, &binary, &runner)?;
@@ -119,6 +122,14 @@ pub fn up(dir: &LabDir, wish: &Wish) -> Result<Spec> {
     }
 }
 
+/// Adds lines to the `c3os:` block.
+fn with_settings(config: &str, settings: &[&str]) -> Result<String> {
+    let block = "c3os:\n";
+    let at = config.find(block).context("c3os create-config wrote no line `c3os:`")? + block.len();
+    let lines: String = settings.iter().map(|line| format!("  {line}\n")).collect();
+    Ok([&config[..at], &lines, &config[at..]].concat())
+}
+
 fn index(n: usize) -> u8 {
     u8::try_from(n).unwrap_or(u8::MAX)
 }
@@ -149,7 +160,7 @@ fn boot(dir: &LabDir, spec: &Spec, hosts: &[HostSpec]) -> Result<i32> {
 pub fn add(dir: &LabDir) -> Result<i32> {
     let _lock = dir.lock()?;
     let mut spec = dir.load()?;
-    let machines = spec.hosts.iter().filter(|host| host.kind != Kind::Laptop).count();
+    let machines = spec.machines().count();
     ensure!(machines + 1 < MOST_HOSTS, "the lab is full");
     let kind = spec.hosts.first().map_or(Kind::Machine, |host| host.kind);
     let new = HostSpec { name: format!("n{}", machines + 1), index: index(machines + 1), kind };
@@ -316,6 +327,20 @@ fn pump(from: &TcpStream, to: &TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// Where a path of a host lies in the lab's directory, for files that outlive a boot.
+pub fn kept_path(dir: &LabDir, name: &str, path: &str) -> Result<PathBuf> {
+    let host = dir.host(dir.load()?.host(name)?.name.as_str());
+    root::kept(path)
+        .map(|kept| host.join("keep").join(kept))
+        .with_context(|| format!("{path} does not outlive a boot"))
+}
+
+/// Ends a lab without a word, whether one is there or not.
+pub fn down_quietly(dir: &LabDir) -> Result<()> {
+    let _lock = dir.lock()?;
+    ground::clear(dir, dir.load().ok().as_ref()).map(drop)
+}
+
 /// Ends a lab, and whatever one left behind.
 pub fn down(dir: &LabDir) -> Result<i32> {
     let begin = Instant::now();
@@ -328,4 +353,16 @@ pub fn down(dir: &LabDir) -> Result<i32> {
         eprintln!("lab: none was up in {}", dir.path().display());
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_go_into_our_block() {
+        let config = with_settings("#cloud-config\nc3os:\n  network_token: x\n", &["role: none"]).unwrap();
+        assert_eq!(config, "#cloud-config\nc3os:\n  role: none\n  network_token: x\n");
+        assert!(with_settings("k3s: {}\n", &[]).is_err());
+    }
 }

@@ -3,10 +3,15 @@
 //! ```text
 //! cargo lab up -> lab.rs -> ground.rs (namespaces, bridge) -> host.rs (boot) -> root.rs (file system)
 //!                              net.rs (cables, cuts)            image.rs, tools.rs (what hosts boot from)
+//! cargo demo -> demo.rs --.
+//! stories/ ---------------+-> cluster.rs (the trait that they speak to) -> the verbs above, in processes of their own
+//! cargo verify -> verify.rs (the table of checks) -> run.rs
 //! ```
 #![expect(clippy::disallowed_methods, reason = "the lab waits for real machines in real time")]
 
 mod args;
+mod cluster;
+mod demo;
 mod dir;
 mod ground;
 mod host;
@@ -16,8 +21,11 @@ mod net;
 mod product;
 mod require;
 mod root;
+mod run;
+mod stories;
 mod sys;
 mod tools;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +50,9 @@ Boots several c3os machines on this one, each with a network, processes and file
   cargo lab heal
   cargo lab forward NODE [--listen ADDR:PORT] [--port PORT]
   cargo lab down
+  cargo lab story NAME [--init ..] [--seed N]     what an operator would do, and what has to come of it; or `all`
+  cargo demo [--once] [--output json] [--init ..] three machines become a cluster
+  cargo verify [--only CHECK | --full --part NAME]
 
 Hosts are n1, n2, ... at 10.77.0.1, 10.77.0.2, ... Everything lies in target/lab, or where --dir says.
   --bare    the agent alone, without stages and service manager   --off     lay everything out, boot nothing
@@ -126,6 +137,35 @@ fn run(words: &[String]) -> Result<i32> {
             let [] = args.words([])?;
             lab::down(&lab_dir(&args)?)
         }
+        "story" => {
+            let args = parse(&["init", "seed", "binary"], &["real-runner"])?;
+            let [name] = args.words(["NAME"])?;
+            let options = stories::Options {
+                init: init(&args)?,
+                real_runner: args.has("real-runner"),
+                seed: args.number("seed")?.unwrap_or(1),
+                binary: args.text("binary").map(str::to_owned),
+            };
+            stories::run(&dir_or(&args, "lab-story")?, name, &options)
+        }
+        "demo" => {
+            let args = parse(&["init", "output", "binary"], &["once", "real-runner"])?;
+            let [] = args.words([])?;
+            let options = demo::Options {
+                init: init(&args)?,
+                once: args.has("once"),
+                json: as_json(&args)?,
+                real_runner: args.has("real-runner"),
+                binary: args.text("binary").map(str::to_owned),
+            };
+            demo::run(LabDir::new(&dir_or(&args, "lab-demo")?)?, &options)
+        }
+        "verify" => {
+            let args = parse(&["only", "part"], &["full"])?;
+            let [] = args.words([])?;
+            verify::options(args.has("full"), args.text("part"))?;
+            verify::run(&target_dir()?, args.text("only"), args.text("part"))
+        }
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(0)
@@ -138,7 +178,7 @@ fn wish(args: &Args) -> Result<Wish> {
     let usual = Wish::default();
     Ok(Wish {
         nodes: args.number("nodes")?.map_or(Ok(usual.nodes), usize::try_from)?,
-        init: args.text("init").map_or(Ok(usual.init), Init::parse)?,
+        init: init(args)?,
         kind: if args.has("bare") { Kind::Bare } else { Kind::Machine },
         config: args.text("config").map(PathBuf::from),
         binary: args.text("binary").map(str::to_owned),
@@ -154,11 +194,19 @@ fn as_json(args: &Args) -> Result<bool> {
     Ok(output == "json")
 }
 
-/// The directory given, else `lab` beside the build that we are from.
+fn init(args: &Args) -> Result<Init> {
+    args.text("init").map_or(Ok(Wish::default().init), Init::parse)
+}
+
 fn lab_dir(args: &Args) -> Result<LabDir> {
+    LabDir::new(&dir_or(args, "lab")?)
+}
+
+/// The directory given, else one beside the build that we are from.
+fn dir_or(args: &Args, name: &str) -> Result<PathBuf> {
     match args.text("dir") {
-        Some(dir) => LabDir::new(Path::new(dir)),
-        None => LabDir::new(&target_dir()?.join("lab")),
+        Some(dir) => Ok(PathBuf::from(dir)),
+        None => Ok(target_dir()?.join(name)),
     }
 }
 

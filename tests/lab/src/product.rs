@@ -1,10 +1,13 @@
 //! The product as the lab uses it: its binary, built or given, and its command line.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+
+use serde_json::Value;
 
 use crate::require::BUILT;
 
@@ -50,4 +53,123 @@ pub fn create_config(binary: &Path, nodes: usize) -> Result<String> {
         .with_context(|| format!("starting {}", binary.display()))?;
     ensure!(output.status.success(), "c3os create-config --nodes {nodes} failed ({})", output.status);
     String::from_utf8(output.stdout).context("c3os create-config")
+}
+
+/// What `c3os status --output json` tells of a node, as far as tests and the demo need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub id: String,
+    pub name: String,
+    /// Its addresses on the mesh.
+    pub ipv4: Option<String>,
+    pub ipv6: Option<String>,
+    /// `founding`, `founded`, `observing`, `conflict`, `amnesiac`.
+    pub cluster_state: String,
+    pub cluster_message: String,
+    pub cluster_id: Option<String>,
+    pub founder: Option<String>,
+    /// `master` or `worker`: what the cluster decided.
+    pub assigned: Option<String>,
+    /// What this machine has applied.
+    pub applied: Option<String>,
+    pub unit: Option<String>,
+    pub unit_state: Option<String>,
+    pub members: Vec<Member>,
+    /// What is wrong and what to do, in words.
+    pub problems: Vec<String>,
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Another member, as a node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    pub id: String,
+    pub name: String,
+    pub live: bool,
+    pub role: Option<String>,
+    pub ipv4: Option<String>,
+}
+
+impl Status {
+    /// Reads what the verb printed.
+    pub fn parse(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).context("c3os status --output json")?;
+        let word = |value: &Value| value.as_str().map(str::to_owned);
+        let (node, cluster, role) = (&value["node"], &value["cluster"], &value["role"]);
+        let members = value["members"].as_array().into_iter().flatten();
+        let problems = value["problems"].as_array().into_iter().flatten();
+        let counters = value["counters"].as_object().into_iter().flatten();
+        Ok(Self {
+            id: word(&node["id"]).context("status has no node.id")?,
+            name: word(&node["name"]).unwrap_or_default(),
+            ipv4: word(&node["ipv4"]),
+            ipv6: word(&node["ipv6"]),
+            cluster_state: word(&cluster["state"]).context("status has no cluster.state")?,
+            cluster_message: word(&cluster["message"]).unwrap_or_default(),
+            cluster_id: word(&cluster["id"]),
+            founder: word(&cluster["founder"]),
+            assigned: word(&role["assigned"]),
+            applied: word(&role["applied"]),
+            unit: word(&role["unit"]),
+            unit_state: word(&role["unit_state"]),
+            members: members
+                .map(|member| Member {
+                    id: word(&member["id"]).unwrap_or_default(),
+                    name: word(&member["name"]).unwrap_or_default(),
+                    live: member["live"] == true,
+                    role: word(&member["role"]),
+                    ipv4: word(&member["ipv4"]),
+                })
+                .collect(),
+            problems: problems
+                .map(|problem| {
+                    format!(
+                        "{}; {}",
+                        problem["what"].as_str().unwrap_or_default(),
+                        problem["fix"].as_str().unwrap_or_default()
+                    )
+                })
+                .collect(),
+            counters: counters.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect(),
+        })
+    }
+
+    /// The role is decided and applied.
+    pub fn settled(&self) -> bool {
+        self.assigned.is_some() && self.assigned == self.applied
+    }
+
+    /// Members that are reachable now, this one not counted.
+    pub fn live_others(&self) -> usize {
+        self.members.iter().filter(|member| member.live && member.id != self.id).count()
+    }
+
+    /// How often something was refused or dropped, over all counters whose name has one of `words`.
+    pub fn counted(&self, words: &[&str]) -> u64 {
+        let matching =
+            |(name, count): (&String, &u64)| words.iter().any(|word| name.contains(word)).then_some(*count);
+        self.counters.iter().filter_map(matching).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_as_the_product_prints_it() {
+        let text = r#"{"node":{"id":"12D3a","name":"n1","ipv4":"10.1.0.9","ipv6":"fd00::1"},
+            "cluster":{"state":"founded","message":"","id":"c1","founder":"12D3a"},
+            "role":{"setting":"auto","assigned":"master","applied":"master","unit":"k3s","unit_state":"active"},
+            "members":[{"id":"12D3a","name":"n1","live":true,"role":"master","ipv4":"10.1.0.9"},
+                {"id":"12D3b","name":"n2","live":true,"role":"worker","ipv4":null}],
+            "problems":[{"severity":"warning","what":"no k3s","fix":"install it"}],
+            "counters":{"mesh.refused_token":2,"tunnel.garbage":1}}"#;
+        let status = Status::parse(text).unwrap();
+        assert!(status.settled());
+        assert_eq!(status.live_others(), 1);
+        assert_eq!(status.problems, ["no k3s; install it"]);
+        assert_eq!(status.counted(&["refused"]), 2);
+        assert_eq!(Status::parse("{}").unwrap_err().to_string(), "status has no node.id");
+    }
 }

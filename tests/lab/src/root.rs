@@ -23,6 +23,12 @@ const KEPT: &[(&str, &str)] = &[
     ("root", "root"),
 ];
 
+/// Where a path of a host lies below `keep/`, if it outlives a boot.
+pub fn kept(path: &str) -> Option<PathBuf> {
+    let path = Path::new(path.strip_prefix('/')?);
+    KEPT.iter().find_map(|(kept, place)| Some(Path::new(kept).join(path.strip_prefix(place).ok()?)))
+}
+
 /// Makes a host's disk as an installer would leave it: the image's files, and the one config.yaml.
 pub fn install(lab: &LabDir, host: &HostSpec) -> Result<()> {
     let keep = lab.host(&host.name).join("keep");
@@ -245,4 +251,17 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_outlive_a_boot_are_found_and_others_are_not() {
+        assert_eq!(kept("/oem/config.yaml"), Some(PathBuf::from("oem/config.yaml")));
+        assert_eq!(kept("/usr/local/.c3os/identity"), Some(PathBuf::from("local/.c3os/identity")));
+        assert_eq!(kept("/run/x"), None);
+        assert_eq!(kept("oem"), None);
+    }
 }

@@ -1,0 +1,104 @@
+//! Broken cables, wrong tokens, strangers, broken files: refused or survived, and seen.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{SOON, Stage, pass, refs, unchanged};
+use crate::cluster::{Cluster, until};
+use crate::product;
+
+pub(super) fn cut_cable(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    let before = stage.settled(&nodes)?;
+    stage.all_reach_all(&nodes, &before)?;
+    let address = before[2].ipv4.clone().context("no address")?;
+    for other in &nodes[..2] {
+        stage.lab.cut(other, "n3")?;
+    }
+    let gone = until(SOON, || Ok((!stage.lab.reaches("n1", &address)).then_some(())))?;
+    ensure!(gone.is_some(), "n3 is cut off, and n1 still reaches it");
+    stage.lab.wait_for(&nodes[..1], "n1 notices that n3 is gone", SOON, &mut |views| {
+        views[0].live_others() == 1
+    })?;
+    stage.lab.heal()?;
+    let after = stage.settled(&nodes)?;
+    unchanged(&before, &after)?;
+    stage.all_reach_all(&nodes, &after)
+}
+
+/// n4 has a token of another network.
+pub(super) fn wrong_token(stage: &mut Stage) -> Result<()> {
+    let other = product::create_config(&stage.lab.binary(), 3)?;
+    stage.lab.write("n4", "/oem/config.yaml", &other)?;
+    let names = stage.names();
+    let nodes = refs(&names);
+    stage.lab.boot(&nodes)?;
+    let inside = &nodes[..3];
+    let before = stage.settled(inside)?;
+    let seen = stage.lab.wait_for(&nodes, "the stranger was refused and counted", SOON, &mut |views| {
+        views.iter().map(|view| view.counted(&["refused", "admission", "stranger"])).sum::<u64>() > 0
+    })?;
+    ensure!(seen[3].live_others() == 0 && seen[3].members.len() <= 1, "the stranger learned of others");
+    ensure!(seen[..3].iter().all(|view| view.members.len() == 3), "the stranger is a member");
+    unchanged(&before, &stage.settled(inside)?)
+}
+
+/// Noise at every open port of n1, from a machine of the LAN that is no member.
+pub(super) fn garbage(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    let before = stage.settled(&nodes)?;
+    let noise = "for i in $(seq 300); do head -c $((i * 4)) /dev/urandom >/dev/udp/10.77.0.1/51900; \
+                 head -c $((i * 4)) /dev/urandom >/dev/udp/10.77.0.1/4001; done; \
+                 for i in $(seq 20); do head -c 3000 /dev/urandom >/dev/tcp/10.77.0.1/4001; done; true";
+    stage.lab.say("laptop", &format!("bash -c '{noise}' 2>/dev/null; true"))?;
+    stage.lab.wait_for(&nodes[..1], "what was dropped is counted", SOON, &mut |views| {
+        views[0].counted(&["tunnel", "udp", "data", "dropped", "garbage"])
+            > before[0].counted(&["tunnel", "udp", "data", "dropped", "garbage"])
+    })?;
+    let after = stage.settled(&nodes)?;
+    unchanged(&before, &after)?;
+    stage.all_reach_all(&nodes, &after)
+}
+
+/// n3's file has an unknown key and a value of the wrong type.
+pub(super) fn broken_config(stage: &mut Stage) -> Result<()> {
+    let text = stage.lab.config()?;
+    let broken = text.replacen("c3os:\n", "c3os:\n  rolle: master\n  dns: [1, 2]\n", 1);
+    ensure!(broken != text, "the config has no line `c3os:`");
+    stage.lab.write("n3", "/oem/config.yaml", &broken)?;
+    let names = stage.names();
+    let nodes = refs(&names);
+    stage.lab.boot(&nodes)?;
+    let views = stage.lab.wait_for(&nodes, "all three see each other", SOON, &mut |views| {
+        views.iter().all(|view| view.live_others() == 2)
+    })?;
+    let words = views[2].problems.join("\n");
+    ensure!(words.contains("rolle"), "status of n3 does not name the unknown key: {words}");
+    let refused = stage.lab.run("n3", "c3os validate /oem/config.yaml")?;
+    ensure!(refused.status.code() == Some(1), "validate ended with {}", refused.status);
+    Ok(())
+}
+
+/// The place where n3 keeps its state has not a byte left.
+pub(super) fn full_disk(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    let before = stage.settled(&nodes)?;
+    stage.agent("n3", "stop")?;
+    stage.lab.say(
+        "n3",
+        "mkdir /run/small && mount -t tmpfs -o size=2m,mode=700 small /run/small && \
+         cp -a /usr/local/.c3os/. /run/small/ && mount --move /run/small /usr/local/.c3os && \
+         { dd if=/dev/zero of=/usr/local/.c3os/filler bs=4k 2>/dev/null; true; }",
+    )?;
+    stage.agent("n3", "start")?;
+    let after = stage.settled(&nodes)?;
+    unchanged(&before, &after)?;
+    stage.all_reach_all(&nodes, &after)?;
+    pass(Duration::from_secs(2))?;
+    stage.lab.say("n3", "rm /usr/local/.c3os/filler")?;
+    unchanged(&before, &stage.settled(&nodes)?)
+}

@@ -1,0 +1,266 @@
+//! `cargo verify`: every check there is, one after the other, as a table.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::run::{End, Signals};
+use crate::{product, tools};
+
+/// One check.
+struct Step {
+    name: &'static str,
+    check: Check,
+}
+
+/// What a check does.
+enum Check {
+    /// `cargo ...`; an exit code of 0 is a pass.
+    Cargo(&'static [&'static str]),
+    /// `cargo test --test NAME`, where there is such a target.
+    Tests(&'static str),
+    /// This very program.
+    Lab(&'static [&'static str]),
+    /// cargo-deny, where it can be had.
+    Deny,
+    /// The schema in the tree is the one that the types give.
+    Schema,
+}
+
+const SCHEMA: &str = "cloud-config-schema/c3os.schema.json";
+
+/// The checks in their order: what is quick and often wrong comes first.
+const STEPS: &[Step] = &[
+    Step { name: "format", check: Check::Cargo(&["fmt", "--all", "--check"]) },
+    Step {
+        name: "purity",
+        check: Check::Cargo(&["clippy", "-q", "--lib", "--no-default-features", "--", "-D", "warnings"]),
+    },
+    Step {
+        name: "lint",
+        check: Check::Cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Step { name: "deny", check: Check::Deny },
+    Step { name: "build", check: Check::Cargo(&["build", "-q", "--workspace"]) },
+    Step { name: "schema", check: Check::Schema },
+    Step { name: "unit", check: Check::Cargo(&["test", "-q", "--workspace", "--lib", "--bins"]) },
+    Step { name: "sim", check: Check::Cargo(&["run", "-q", "-p", "sim", "--", "--schedules", "3000"]) },
+    Step { name: "cli", check: Check::Tests("cli") },
+    Step { name: "mesh", check: Check::Tests("mesh") },
+    Step {
+        name: "stories-openrc",
+        check: Check::Lab(&["story", "all", "--init", "openrc", "--real-runner"]),
+    },
+    Step {
+        name: "stories-systemd",
+        check: Check::Lab(&["story", "all", "--init", "systemd", "--real-runner"]),
+    },
+    Step { name: "demo-openrc", check: Check::Lab(&["demo", "--once", "--init", "openrc", "--real-runner"]) },
+    Step {
+        name: "demo-systemd",
+        check: Check::Lab(&["demo", "--once", "--init", "systemd", "--real-runner"]),
+    },
+];
+
+/// What `--full --part NAME` runs, before an issue is closed: too long for every time.
+const PARTS: &[Step] = &[];
+
+/// No single check may take longer: a hang must not eat the time of all others.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Lines of a failed check's output that are shown.
+const TAIL: usize = 60;
+
+enum Verdict {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+struct Row {
+    name: &'static str,
+    seconds: f64,
+    verdict: Verdict,
+}
+
+/// Runs all checks, or the one called `only`; gives the exit code.
+pub fn run(target: &Path, only: Option<&str>, part: Option<&str>) -> Result<i32> {
+    let steps = chosen(only, part)?;
+    let logs = target.join("verify");
+    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
+    let signals = Signals::hold()?;
+    let begin = Instant::now();
+    let mut rows = Vec::new();
+    for step in steps {
+        println!("== {} ...", step.name);
+        let start = Instant::now();
+        let log = logs.join(format!("{}.log", step.name));
+        let verdict = check(step, &log, &signals)?;
+        let row = Row { name: step.name, seconds: start.elapsed().as_secs_f64(), verdict };
+        tell(&row, &log);
+        rows.push(row);
+    }
+    println!();
+    for row in &rows {
+        println!("{:16} {:>7.1} s  {}", row.name, row.seconds, words(&row.verdict));
+    }
+    println!("{:16} {:>7.1} s", "all", begin.elapsed().as_secs_f64());
+    println!("{}", tally(&rows));
+    Ok(i32::from(rows.iter().any(|row| matches!(row.verdict, Verdict::Failed(_)))))
+}
+
+fn chosen(only: Option<&str>, part: Option<&str>) -> Result<Vec<&'static Step>> {
+    let table = if part.is_some() { PARTS } else { STEPS };
+    let Some(name) = part.or(only) else { return Ok(table.iter().collect()) };
+    let steps: Vec<_> = table.iter().filter(|step| step.name == name).collect();
+    let names: Vec<_> = table.iter().map(|step| step.name).collect();
+    ensure!(!steps.is_empty(), "there is no check called {name}; there are: {}", names.join(" "));
+    Ok(steps)
+}
+
+fn check(step: &Step, log: &Path, signals: &Signals) -> Result<Verdict> {
+    let mut command = match step.check {
+        Check::Cargo(args) => cargo(args),
+        Check::Tests(name) => {
+            if !has_tests(name)? {
+                return Ok(Verdict::Skipped(format!("there is no tests/{name} yet")));
+            }
+            cargo(&["test", "-q", "--test", name])
+        }
+        Check::Lab(args) => {
+            let mut command = Command::new(std::env::current_exe().context("our own program")?);
+            command.args(args);
+            command
+        }
+        Check::Deny => match tools::cargo_deny() {
+            Ok(program) => {
+                let mut command = Command::new(program);
+                command.current_dir(product::tree());
+                command.args(["--offline", "--workspace", "--config", ".deny.toml", "check"]);
+                command.args(["bans", "licenses", "sources"]);
+                command
+            }
+            Err(error) => return Ok(Verdict::Skipped(format!("{error:#}").replace('\n', " "))),
+        },
+        Check::Schema => cargo(&["run", "-q", "--", "schema"]),
+    };
+    let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
+    command.stdout(file.try_clone().context("a log")?).stderr(file).stdin(std::process::Stdio::null());
+    match signals.run(&mut command, LIMIT)? {
+        End::TimedOut => Ok(Verdict::Failed(format!("not done after {} min", LIMIT.as_secs() / 60))),
+        End::Exited(status) if !status.success() => Ok(Verdict::Failed(status.to_string())),
+        End::Exited(_) if matches!(step.check, Check::Schema) => compare_schema(log),
+        End::Exited(_) => Ok(Verdict::Passed),
+    }
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = product::cargo();
+    cargo.args(args);
+    cargo
+}
+
+fn has_tests(name: &str) -> Result<bool> {
+    let output =
+        cargo(&["metadata", "--no-deps", "--format-version", "1"]).output().context("starting cargo")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata")?;
+    let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
+    Ok(targets.filter(|target| target["kind"][0] == "test").any(|target| target["name"] == name))
+}
+
+fn compare_schema(log: &Path) -> Result<Verdict> {
+    let printed = fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
+    let path = product::tree().join(SCHEMA);
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    if kept.trim() == printed.trim() {
+        return Ok(Verdict::Passed);
+    }
+    let mut file = File::options().append(true).open(log).context("a log")?;
+    writeln!(file, "\n{SCHEMA} differs from the above; renew it: cargo run -- schema > {SCHEMA}")
+        .context("a log")?;
+    Ok(Verdict::Failed(format!("{SCHEMA} is not what the types give")))
+}
+
+/// Says how a check went; of a failed one shows the end of what it said, of tests their own closing lines.
+fn tell(row: &Row, log: &Path) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    if let Verdict::Failed(_) = row.verdict {
+        let lines: Vec<_> = text.lines().collect();
+        println!("{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
+        println!("   all of it: {}", log.display());
+    } else {
+        for line in text.lines().filter(|line| is_closing(line)) {
+            println!("{line}");
+        }
+    }
+    println!("== {} {:.1} s: {}", row.name, row.seconds, words(&row.verdict));
+}
+
+/// Whether a line is how a test runner closes.
+fn is_closing(line: &str) -> bool {
+    line.starts_with("test result: ")
+}
+
+fn words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Passed => "passed".to_owned(),
+        Verdict::Failed(why) => format!("FAILED ({why})"),
+        Verdict::Skipped(why) => format!("skipped ({why})"),
+    }
+}
+
+fn tally(rows: &[Row]) -> String {
+    let count = |wanted: fn(&Verdict) -> bool| rows.iter().filter(|row| wanted(&row.verdict)).count();
+    format!(
+        "{} passed, {} failed, {} skipped",
+        count(|verdict| matches!(verdict, Verdict::Passed)),
+        count(|verdict| matches!(verdict, Verdict::Failed(_))),
+        count(|verdict| matches!(verdict, Verdict::Skipped(_))),
+    )
+}
+
+/// Checks the combination of flags.
+pub fn options(full: bool, part: Option<&str>) -> Result<()> {
+    if full != part.is_some() {
+        let names: Vec<_> = PARTS.iter().map(|step| step.name).collect();
+        bail!("--full and --part NAME belong together; parts there are: {}", names.join(" "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(verdict: Verdict) -> Row {
+        Row { name: "x", seconds: 1.0, verdict }
+    }
+
+    #[test]
+    fn the_last_line_counts_every_check_once() {
+        let rows = [
+            row(Verdict::Passed),
+            row(Verdict::Passed),
+            row(Verdict::Failed("no".to_owned())),
+            row(Verdict::Skipped("none".to_owned())),
+        ];
+        assert_eq!(tally(&rows), "2 passed, 1 failed, 1 skipped");
+    }
+
+    #[test]
+    fn checks_have_names_of_their_own_and_a_wrong_name_lists_them() {
+        let mut names: Vec<_> = STEPS.iter().chain(PARTS).map(|step| step.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        let Err(error) = chosen(Some("nothing"), None) else { panic!("there is no such check") };
+        assert!(error.to_string().contains("format purity lint"));
+        assert_eq!(chosen(Some("unit"), None).unwrap().len(), 1);
+    }
+}
