@@ -2,6 +2,8 @@ module c3os.invalid/lab/yip
 
 go 1.23.6
 
+require github.com/mudler/yip v1.15.0
+
 require (
 	dario.cat/mergo v1.0.1 // indirect
 	github.com/Masterminds/goutils v1.1.1 // indirect
@@ -62,7 +64,6 @@ require (
 	github.com/moby/sys/sequential v0.6.0 // indirect
 	github.com/moby/sys/userns v0.1.0 // indirect
 	github.com/mudler/entities v0.8.2 // indirect
-	github.com/mudler/yip v1.15.0 // indirect
 	github.com/nxadm/tail v1.4.11 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.0 // indirect
@@ -119,5 +120,3 @@ require (
 
 // The module's own line, which a build from outside of it has to repeat.
 replace github.com/tredoe/osutil => github.com/kairos-io/osutil v1.5.0
-
-tool github.com/mudler/yip
