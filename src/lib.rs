@@ -30,7 +30,7 @@
 //! | [`k3s`] | an assignment and a configuration to a plan of files and units |
 //! | [`node`] | the one composite of the above: every decision of one member, none of the I/O |
 //! | `daemon` | the event loop: owns everything, alone reads the clock |
-//! | `mesh` | libp2p: discovery, admission, streams of opaque bytes |
+//! | [`mesh`] | libp2p: discovery, admission, streams of opaque bytes |
 //! | `tun`, `udp` | device and sockets |
 //! | `host` | the machine: atomic files, service managers, applying a plan |
 //! | `api` | HTTP on a socket, its typed client, the dashboard |
@@ -46,6 +46,8 @@ pub mod host;
 pub mod identity;
 pub mod k3s;
 pub mod ledger;
+#[cfg(feature = "os")]
+pub mod mesh;
 pub mod token;
 #[cfg(feature = "os")]
 pub mod tun;

@@ -1,0 +1,645 @@
+//! The event loop: owns the swarm, the connections' stages and the contacts; alone acts on them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt as _;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::ConnectedPoint,
+    identity::Keypair,
+    multiaddr::Protocol,
+    swarm::{
+        self, ConnectionId, DialError, ListenError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::{sleep_until, timeout},
+};
+
+use super::{
+    MeshError, MeshEvent, MeshSettings, QUEUE, Refusal,
+    backoff::Refusals,
+    contacts::{Contacts, Dial, Source, Whom},
+    counters::{self, Counters},
+    doorway,
+    frame::Hello,
+    lan::{Lan, Selection, Sighting},
+    link::{End, Link, Neighbour, Neighbours, Report, Stay},
+    locator::{self, Host, Locator, Transport},
+    request,
+    streams::{Door, Inbound, Opener, OverlayAddress, Purpose, Streams},
+    transport,
+};
+use crate::{identity::NodeId, token::admission::AdmissionKeys};
+
+/// From the connection to the proof.
+const ADMISSION: Duration = Duration::from_secs(5);
+/// A peer that connects this long after a connection was chosen has lost it; before, both dialled at once.
+const BOTH_AT_ONCE: Duration = Duration::from_secs(10);
+/// For goodbyes.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// For the name server.
+const LOOKUP: Duration = Duration::from_secs(5);
+/// Inbound requests at a time.
+const REQUESTS: usize = 64;
+
+/// What the owner wants.
+pub(super) enum Order {
+    Dial(Locator),
+    Close(oneshot::Sender<()>),
+}
+
+enum Stage {
+    /// It has until then to prove that it knows the token.
+    Unproven(Instant),
+    Proven,
+    /// It was chosen.
+    Up,
+}
+
+struct Connection {
+    peer: NodeId,
+    remote: SocketAddr,
+    dialled: bool,
+    stage: Stage,
+    opener: Opener,
+    door: Door,
+    /// The link stream was opened or accepted; there is one.
+    linked: bool,
+    announced: watch::Sender<bool>,
+}
+
+impl Connection {
+    fn is_dialled_in_vain(&self) -> bool {
+        self.dialled && matches!(self.stage, Stage::Unproven(_))
+    }
+}
+
+/// Names looked up for a dial.
+struct Resolved {
+    dial: Dial,
+    addresses: Vec<SocketAddr>,
+}
+
+pub(super) struct Driver {
+    me: NodeId,
+    swarm: Swarm<Streams>,
+    keys: AdmissionKeys,
+    listen_port: u16,
+    max_neighbours: usize,
+    contacts: Contacts,
+    refusals: Refusals,
+    connections: BTreeMap<ConnectionId, Connection>,
+    dials: BTreeMap<ConnectionId, Whom>,
+    neighbours: Arc<Neighbours>,
+    counters: Arc<Mutex<Counters>>,
+    events: mpsc::Sender<MeshEvent>,
+    orders: mpsc::Receiver<Order>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    resolved: (mpsc::Sender<Resolved>, mpsc::Receiver<Resolved>),
+    found: mpsc::Receiver<Sighting>,
+    address_changed: Arc<Notify>,
+    requests: Arc<tokio::sync::Semaphore>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        settings: MeshSettings,
+        events: mpsc::Sender<MeshEvent>,
+        orders: mpsc::Receiver<Order>,
+        neighbours: Arc<Neighbours>,
+        counters: Arc<Mutex<Counters>>,
+    ) -> Result<Self, MeshError> {
+        let (me, now) = (settings.identity.id(), Instant::now());
+        let mut contacts = Contacts::new(me, rand::random());
+        for (id, places) in &settings.known_peers {
+            contacts.learn(*id, places, Source::Met, now);
+        }
+        for text in &settings.static_peers {
+            contacts.learn_static(text.parse()?, now);
+        }
+        let mut seed = settings.identity.seed();
+        let keypair = Keypair::ed25519_from_bytes(seed.as_mut_slice());
+        let keypair = keypair.map_err(|error| MeshError::Identity(error.to_string()))?;
+        let transport = transport::build(&keypair, counters.clone())?;
+        let config = swarm::Config::with_tokio_executor()
+            .with_max_negotiating_inbound_streams(8)
+            .with_idle_connection_timeout(Duration::from_secs(60));
+        let peer_id = keypair.public().to_peer_id();
+        let streams = Streams::new(settings.excluded_subnets.clone());
+        let mut swarm = Swarm::new(transport, streams, peer_id, config);
+        let listen_port = transport::free_port(settings.listen_port)?;
+        listen(&mut swarm, listen_port)?;
+        let (sightings, found) = mpsc::channel(32);
+        let address_changed = Arc::new(Notify::new());
+        if settings.mdns {
+            let lan = Lan {
+                me,
+                keys: settings.keys.clone(),
+                listen_port,
+                selection: Selection {
+                    only: settings.mdns_interfaces,
+                    excluded: settings.excluded_interfaces,
+                    excluded_subnets: settings.excluded_subnets,
+                },
+                neighbours: neighbours.clone(),
+                found: sightings,
+                changed: address_changed.clone(),
+                counters: counters.clone(),
+            };
+            tokio::spawn(lan.run());
+        }
+        Ok(Self {
+            me,
+            swarm,
+            keys: AdmissionKeys::one(&settings.keys.admission),
+            listen_port,
+            max_neighbours: settings.max_neighbours,
+            contacts,
+            refusals: Refusals::default(),
+            connections: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            neighbours,
+            counters,
+            events,
+            orders,
+            reports: mpsc::channel(64),
+            resolved: mpsc::channel(16),
+            found,
+            address_changed,
+            requests: Arc::new(tokio::sync::Semaphore::new(REQUESTS)),
+        })
+    }
+
+    pub(super) fn listen_port(&self) -> u16 {
+        self.listen_port
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut closed = None;
+        while closed.is_none() {
+            self.dial_all();
+            let wake = self.poll_timeout().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.handle_swarm_event(event),
+                Some(report) = self.reports.1.recv() => self.handle_report(report),
+                Some(resolved) = self.resolved.1.recv() => self.dial(resolved.dial, resolved.addresses),
+                Some(sighting) = self.found.recv() => self.handle_sighting(sighting),
+                Some(order) = self.orders.recv() => match order {
+                    Order::Dial(locator) => self.contacts.learn_static(locator, Instant::now()),
+                    Order::Close(done) => closed = Some(Some(done)),
+                },
+                () = self.events.closed() => closed = Some(None),
+                () = sleep_until(wake.into()) => self.handle_timeout(),
+            }
+        }
+        self.say_goodbye().await;
+        if let Some(Some(done)) = closed {
+            // Who asked may have lost patience.
+            let _ = done.send(());
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let unproven = self.connections.values().filter_map(|connection| match connection.stage {
+            Stage::Unproven(until) => Some(until),
+            Stage::Proven | Stage::Up => None,
+        });
+        let dial = if self.is_full() { None } else { self.contacts.poll_timeout() };
+        unproven.chain(dial).min()
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = Instant::now();
+        let late = self.connections.iter().filter(|(_, connection)| match connection.stage {
+            Stage::Unproven(until) => until <= now,
+            Stage::Proven | Stage::Up => false,
+        });
+        for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.refuse(id, Refusal::Silent);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.neighbours.len() >= self.max_neighbours
+    }
+
+    // Dialling
+
+    fn dial_all(&mut self) {
+        let now = Instant::now();
+        while !self.is_full()
+            && let Some(dial) = self.contacts.poll_dial(now)
+        {
+            let mut addresses = Vec::new();
+            let mut names = Vec::new();
+            for place in &dial.places {
+                match place.host() {
+                    Host::Address(ip) => addresses.push(SocketAddr::new(*ip, place.port())),
+                    Host::Name(name) => names.push((name.clone(), place.port())),
+                }
+            }
+            if names.is_empty() {
+                self.dial(dial, addresses);
+                continue;
+            }
+            let resolved = self.resolved.0.clone();
+            tokio::spawn(async move {
+                for name in names {
+                    match timeout(LOOKUP, tokio::net::lookup_host(name.clone())).await {
+                        Ok(Ok(found)) => addresses.extend(found),
+                        Ok(Err(error)) => {
+                            tracing::debug!(name = name.0, %error, "cannot look up a peer's name")
+                        }
+                        Err(_) => tracing::debug!(name = name.0, "no answer from the name server"),
+                    }
+                }
+                // The mesh has ended.
+                let _ = resolved.send(Resolved { dial, addresses }).await;
+            });
+        }
+    }
+
+    fn dial(&mut self, dial: Dial, addresses: Vec<SocketAddr>) {
+        let (underlay, overlay): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| !self.swarm.behaviour().is_excluded(address.ip()));
+        counters::lock(&self.counters).overlay_refused += overlay.len() as u64;
+        let known = match &dial.whom {
+            Whom::Node(id) => self.connections.values().any(|connection| connection.peer == *id),
+            Whom::Place(_) => false,
+        };
+        if underlay.is_empty() || known {
+            self.contacts.handle_dial_failed(&dial.whom, Instant::now());
+            return;
+        }
+        let to = underlay.into_iter().map(|address| locator::multiaddr(address, dial.transport));
+        let options = match &dial.whom {
+            Whom::Node(id) => DialOpts::peer_id(locator::peer_id(id))
+                .condition(PeerCondition::Always)
+                .addresses(to.collect())
+                .build(),
+            Whom::Place(_) => match to.into_iter().next() {
+                Some(address) => DialOpts::unknown_peer_id().address(address).build(),
+                None => return,
+            },
+        };
+        let id = options.connection_id();
+        let transport = match dial.transport {
+            Transport::Tcp => "tcp",
+            Transport::Quic => "quic",
+        };
+        tracing::debug!(whom = ?dial.whom, transport, "dialling");
+        counters::lock(&self.counters).dials += 1;
+        self.dials.insert(id, dial.whom);
+        if let Err(error) = self.swarm.dial(options) {
+            self.handle_dial_error(id, &error);
+        }
+    }
+
+    fn handle_dial_error(&mut self, id: ConnectionId, error: &DialError) {
+        let Some(whom) = self.dials.remove(&id) else { return };
+        let now = Instant::now();
+        tracing::debug!(?whom, %error, "cannot connect");
+        counters::lock(&self.counters).dials_failed += 1;
+        match error {
+            DialError::LocalPeerId { .. } => self.contacts.handle_ourselves(&whom, now),
+            DialError::NoAddresses
+            | DialError::DialPeerConditionFalse(_)
+            | DialError::Aborted
+            | DialError::WrongPeerId { .. }
+            | DialError::Denied { .. }
+            | DialError::Transport(_) => self.contacts.handle_dial_failed(&whom, now),
+        }
+    }
+
+    fn handle_sighting(&mut self, Sighting { id, mut addresses }: Sighting) {
+        addresses.retain(|address| !self.swarm.behaviour().is_excluded(address.ip()));
+        if self.contacts.learn(id, &addresses, Source::Lan, Instant::now()) {
+            tracing::debug!(%id, ?addresses, "multicast DNS names a node");
+            // A slow reader learns of it when it is up.
+            let _ = self.events.try_send(MeshEvent::Found { id, addresses });
+        }
+    }
+
+    // Connections
+
+    fn handle_swarm_event(&mut self, event: SwarmEvent<Inbound>) {
+        match event {
+            SwarmEvent::Behaviour(inbound) => self.handle_stream(inbound),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.handle_established(connection_id, peer_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { connection_id, .. } => self.handle_closed(connection_id),
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.handle_dial_error(connection_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+                tracing::debug!(%error, from = %send_back_addr, "an inbound connection failed");
+                if let ListenError::Denied { cause } = &error
+                    && cause.downcast_ref::<OverlayAddress>().is_some()
+                {
+                    counters::lock(&self.counters).overlay_refused += 1;
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::debug!(%address, "listening");
+                self.address_changed.notify_one();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                tracing::debug!(%address, "no longer listening");
+                self.address_changed.notify_one();
+            }
+            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
+                tracing::error!(?addresses, %error, "a listening socket is lost");
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::debug!(%error, "cannot accept a connection");
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_established(&mut self, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
+        let whom = self.dials.remove(&id);
+        let (dialled, address) = (endpoint.is_dialer(), endpoint.get_remote_address());
+        let known =
+            (locator::node_id(&peer), locator::socket_address(address), self.swarm.behaviour_mut().take(id));
+        let (Some(peer), Some(remote), Some((opener, door))) = known else {
+            self.count_refusal(Refusal::OtherProtocol);
+            if let Some(whom) = whom {
+                self.contacts.handle_dial_failed(&whom, Instant::now());
+            }
+            self.swarm.close_connection(id);
+            return;
+        };
+        let now = Instant::now();
+        if !dialled && self.refusals.too_soon(&peer, now) {
+            self.count_refusal(Refusal::TooSoon);
+            self.swarm.close_connection(id);
+            return;
+        }
+        if !dialled {
+            self.make_place();
+        }
+        self.contacts.handle_connected(peer, whom.as_ref());
+        let connection = Connection {
+            peer,
+            remote,
+            dialled,
+            stage: Stage::Unproven(now + ADMISSION),
+            opener: opener.clone(),
+            door,
+            linked: dialled,
+            announced: watch::Sender::new(false),
+        };
+        self.connections.insert(id, connection);
+        self.count_connections();
+        if let Some(link) = dialled.then(|| self.link(id)).flatten() {
+            tokio::spawn(link.run_dialler(opener));
+        }
+    }
+
+    /// Inbound connections without proof are bounded; see [`doorway`].
+    fn make_place(&mut self) {
+        let unproven = self.connections.iter().filter_map(|(id, connection)| match connection.stage {
+            Stage::Unproven(_) if !connection.dialled => Some((*id, Some(connection.remote.ip()))),
+            Stage::Unproven(_) | Stage::Proven | Stage::Up => None,
+        });
+        let unproven = unproven.collect::<Vec<_>>();
+        if unproven.len() >= doorway::PLACES
+            && let Some(id) = doorway::most_crowding(unproven.into_iter())
+        {
+            self.refuse(id, Refusal::Crowded);
+        }
+    }
+
+    fn link(&self, id: ConnectionId) -> Option<Link> {
+        let connection = self.connections.get(&id)?;
+        let full = self.is_full() && !self.neighbours.lock().contains_key(&connection.peer);
+        Some(Link {
+            connection: id,
+            me: self.me,
+            peer: connection.peer,
+            remote: connection.remote,
+            keys: self.keys.clone(),
+            hello: Hello { port: self.listen_port, full },
+            door: connection.door.clone(),
+            events: self.events.clone(),
+            reports: self.reports.0.clone(),
+            announced: connection.announced.clone(),
+            counters: self.counters.clone(),
+        })
+    }
+
+    fn handle_stream(&mut self, Inbound { connection: id, purpose, stream }: Inbound) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match purpose {
+            Purpose::Link if connection.linked => {
+                tracing::debug!(peer = %connection.peer, "a second link stream");
+                counters::lock(&self.counters).peer_faults += 1;
+            }
+            Purpose::Link => {
+                connection.linked = true;
+                if let Some(link) = self.link(id) {
+                    tokio::spawn(link.run_dialled(stream));
+                }
+            }
+            Purpose::Request(kind) => {
+                let mut counters = counters::lock(&self.counters);
+                counters.requests_received += 1;
+                let Ok(permit) = self.requests.clone().try_acquire_owned() else {
+                    counters.requests_refused += 1;
+                    return;
+                };
+                let (from, announced) = (connection.peer, connection.announced.subscribe());
+                let (events, counters) = (self.events.clone(), self.counters.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = request::serve(stream, from, kind, announced, events).await {
+                        tracing::debug!(%from, ?kind, %error, "a request was not served");
+                        counters::lock(&counters).requests_refused += 1;
+                    }
+                    drop(permit);
+                });
+            }
+        }
+    }
+
+    fn handle_report(&mut self, report: Report) {
+        match report {
+            Report::Proven(id) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.stage = Stage::Proven;
+                    self.refusals.forget(&connection.peer);
+                }
+                self.count_connections();
+            }
+            Report::Choice { connection, chosen, place, verdict } => {
+                // The link ends if its connection is gone.
+                let _ = verdict.send(self.choose(connection, chosen, place));
+            }
+            Report::Ended(id, end) => self.handle_end(id, end),
+        }
+    }
+
+    /// Whether a proven connection becomes the one to its peer. The lower id judges; the higher one follows.
+    fn choose(&mut self, id: ConnectionId, chosen: bool, place: SocketAddr) -> Option<Stay> {
+        let connection = self.connections.get_mut(&id)?;
+        let (peer, dialled, opener) = (connection.peer, connection.dialled, connection.opener.clone());
+        let now = Instant::now();
+        let mut neighbours = self.neighbours.lock();
+        if let Some(present) = neighbours.get(&peer) {
+            // Who dials us long after we were connected does not know of that connection any more.
+            let lost = !dialled && now.saturating_duration_since(present.since) > BOTH_AT_ONCE;
+            if !chosen && !lost {
+                return None;
+            }
+        }
+        connection.stage = Stage::Up;
+        let (queue, queued) = mpsc::channel(QUEUE);
+        let (ended, end) = oneshot::channel();
+        let neighbour = Neighbour { connection: id, since: now, ended: end, queue, opener };
+        // Dropping the old one's queue ends its link.
+        let predecessor = neighbours.insert(peer, neighbour);
+        drop(neighbours);
+        if let Some(old) = &predecessor {
+            self.swarm.close_connection(old.connection);
+        }
+        tracing::info!(target: "c3os::_events::neighbour_up", id = %peer, address = %place, dialled, "a peer came");
+        self.contacts.handle_up(peer, place, now);
+        self.count_connections();
+        Some(Stay { predecessor: predecessor.map(|old| old.ended), queue: queued, ended })
+    }
+
+    /// libp2p closed a connection. Its link, if it has one, notices and has the last word.
+    fn handle_closed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        if connection.linked {
+            self.remove_neighbour(connection.peer, id);
+        } else {
+            self.handle_end(id, End::Closed);
+        }
+    }
+
+    fn handle_end(&mut self, id: ConnectionId, end: End) {
+        match end {
+            End::Refused(refusal) => return self.refuse(id, refusal),
+            // It hung up on our proof, or before it.
+            End::Closed if self.connections.get(&id).is_some_and(Connection::is_dialled_in_vain) => {
+                return self.refuse(id, Refusal::ByPeer);
+            }
+            End::Duplicate | End::Closed => {}
+            End::Silent => counters::lock(&self.counters).fell_silent += 1,
+            End::Fault(fault) => {
+                counters::lock(&self.counters).peer_faults += 1;
+                let peer = self.connections.get(&id).map(|connection| connection.peer.to_string());
+                tracing::debug!(peer, %fault, "the peer broke the protocol");
+            }
+        }
+        self.swarm.close_connection(id);
+        self.forget(id);
+    }
+
+    /// Closes a connection that does not become a neighbour.
+    fn refuse(&mut self, id: ConnectionId, reason: Refusal) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let (peer, address) = (connection.peer, connection.remote);
+        self.count_refusal(reason);
+        let first = match reason {
+            Refusal::OtherToken | Refusal::OtherProtocol | Refusal::Silent => {
+                self.refusals.note(peer, Instant::now())
+            }
+            // Not its fault, or not ours to judge.
+            Refusal::ByPeer | Refusal::Crowded | Refusal::TooSoon | Refusal::Full => false,
+        };
+        if first {
+            tracing::info!(target: "c3os::_events::neighbour_refused", id = %peer, %address, ?reason, "refused a node");
+        } else {
+            tracing::debug!(id = %peer, %address, ?reason, "no neighbour");
+        }
+        // A slow reader has the counters.
+        let _ = self.events.try_send(MeshEvent::Refused { id: peer, address, reason });
+        self.swarm.close_connection(id);
+        self.forget(id);
+    }
+
+    /// The connection is gone, or as good as gone.
+    fn forget(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let peer = connection.peer;
+        self.remove_neighbour(peer, id);
+        if !self.connections.values().any(|other| other.peer == peer) {
+            let refused = !matches!(connection.stage, Stage::Up);
+            self.contacts.handle_gone(peer, refused, Instant::now());
+        }
+        self.count_connections();
+    }
+
+    /// Takes a peer from the neighbours if this is the connection it has there; its link ends.
+    fn remove_neighbour(&self, peer: NodeId, id: ConnectionId) {
+        let mut neighbours = self.neighbours.lock();
+        if neighbours.get(&peer).is_some_and(|neighbour| neighbour.connection == id) {
+            neighbours.remove(&peer);
+            tracing::info!(target: "c3os::_events::neighbour_down", id = %peer, "a peer is gone");
+        }
+    }
+
+    fn count_refusal(&self, reason: Refusal) {
+        counters::lock(&self.counters).count_refusal(reason);
+    }
+
+    fn count_connections(&self) {
+        let unproven =
+            self.connections.values().filter(|one| matches!(one.stage, Stage::Unproven(_))).count();
+        let neighbours = self.neighbours.len();
+        let mut counters = counters::lock(&self.counters);
+        (counters.unproven, counters.neighbours) = (unproven, neighbours);
+    }
+
+    /// Ends all links and waits until the other sides know.
+    async fn say_goodbye(&mut self) {
+        self.neighbours.lock().clear();
+        let mut open = self.connections.keys().copied().collect::<Vec<_>>();
+        open.retain(|id| self.swarm.close_connection(*id));
+        let all_closed = async {
+            while !open.is_empty() {
+                if let SwarmEvent::ConnectionClosed { connection_id, .. } =
+                    self.swarm.select_next_some().await
+                {
+                    open.retain(|id| *id != connection_id);
+                }
+            }
+        };
+        if timeout(GOODBYE, all_closed).await.is_err() {
+            tracing::debug!("some connections did not close in time");
+        }
+    }
+}
+
+fn listen(swarm: &mut Swarm<Streams>, port: u16) -> Result<(), MeshError> {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED));
+    let tcp = |ip: IpAddr| Multiaddr::from(ip).with(Protocol::Tcp(port));
+    let quic = |ip: IpAddr| Multiaddr::from(ip).with(Protocol::Udp(port)).with(Protocol::QuicV1);
+    let mut listening = 0;
+    let mut failures = Vec::new();
+    for address in [tcp(v4), quic(v4), tcp(v6), quic(v6)] {
+        match swarm.listen_on(address.clone()) {
+            Ok(_) => listening += 1,
+            // A host without IPv6 is none to worry about.
+            Err(error) => failures.push(format!("{address}: {error}")),
+        }
+    }
+    if listening == 0 {
+        return Err(MeshError::Listen(failures.join(", ")));
+    }
+    if !failures.is_empty() {
+        tracing::debug!(?failures, "not listening everywhere");
+    }
+    Ok(())
+}
