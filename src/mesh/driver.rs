@@ -330,6 +330,7 @@ impl Driver {
 
     // Connections
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
     fn handle_swarm_event(&mut self, event: SwarmEvent<Inbound>) {
         match event {
             SwarmEvent::Behaviour(inbound) => self.handle_stream(inbound),

@@ -206,38 +206,50 @@ impl Link {
     }
 
     async fn choose(&self, stream: &mut Stream) -> Result<(Stay, SocketAddr), End> {
-        let hello = self.hello.to_bytes();
-        write_frame(stream, Kind::Hello, &hello).await?;
-        let theirs = loop {
-            match read_frame(stream).await? {
-                (Kind::Hello, bytes) => break Hello::parse(&bytes).map_err(End::Fault)?,
-                (Kind::Unknown | Kind::Beat, _) => {}
-                (Kind::Message | Kind::Stay, _) => return Err(End::Fault(PeerFault::OutOfPlace)),
-            }
+        write_frame(stream, Kind::Hello, &self.hello.to_bytes()).await?;
+        let theirs = match self.read_hello(stream).await {
+            // It took our word and left, perhaps before we had its hello.
+            Err(End::Closed) if self.hello.full => return Err(End::Refused(Refusal::Full)),
+            theirs => theirs?,
         };
-        let place = SocketAddr::new(self.remote.ip(), theirs.port);
-        if self.hello.full || theirs.full {
-            if !theirs.full {
-                // It closes when it has read our hello; closing first could take the hello away from it.
-                let _ = read_frame(stream).await;
-            }
+        if theirs.full {
             return Err(End::Refused(Refusal::Full));
         }
-        if self.me > self.peer {
-            loop {
-                match read_frame(stream).await.map_err(|_| End::Duplicate)? {
-                    (Kind::Stay, _) => break,
-                    (Kind::Unknown | Kind::Beat, _) => {}
-                    (Kind::Message | Kind::Hello, _) => return Err(End::Fault(PeerFault::OutOfPlace)),
-                }
-            }
+        if self.hello.full {
+            // It leaves when it has read our hello; closing first could take the hello away from it.
+            let _ = read_frame(stream).await;
+            return Err(End::Refused(Refusal::Full));
         }
-        let (verdict, decided) = oneshot::channel();
         let chosen = self.me > self.peer;
+        if chosen {
+            self.read_stay(stream).await?;
+        }
+        let place = SocketAddr::new(self.remote.ip(), theirs.port);
+        let (verdict, decided) = oneshot::channel();
         let choice = Report::Choice { connection: self.connection, chosen, place, verdict };
         self.reports.send(choice).await.map_err(|_| End::Closed)?;
         let stay = decided.await.map_err(|_| End::Closed)?.ok_or(End::Duplicate)?;
         Ok((stay, place))
+    }
+
+    async fn read_hello(&self, stream: &mut Stream) -> Result<Hello, End> {
+        loop {
+            match read_frame(stream).await? {
+                (Kind::Hello, bytes) => return Hello::parse(&bytes).map_err(End::Fault),
+                (Kind::Unknown | Kind::Beat, _) => {}
+                (Kind::Message | Kind::Stay, _) => return Err(End::Fault(PeerFault::OutOfPlace)),
+            }
+        }
+    }
+
+    async fn read_stay(&self, stream: &mut Stream) -> Result<(), End> {
+        loop {
+            match read_frame(stream).await.map_err(|_| End::Duplicate)? {
+                (Kind::Stay, _) => return Ok(()),
+                (Kind::Unknown | Kind::Beat, _) => {}
+                (Kind::Message | Kind::Hello, _) => return Err(End::Fault(PeerFault::OutOfPlace)),
+            }
+        }
     }
 
     async fn run_up(&self, mut stream: Stream, stay: Stay, place: SocketAddr) -> End {

@@ -1,5 +1,7 @@
 //! Where a peer may be reached, as people write it.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "multiaddr has forty protocols, and none is ours")]
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
