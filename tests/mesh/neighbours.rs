@@ -126,7 +126,10 @@ async fn a_node_with_enough_neighbours_says_so_and_keeps_them() {
     let (a_id, c_id) = (a.id, c.id);
     for (node, peer) in [(&mut a, c_id), (&mut c, a_id)] {
         node.wait(|event| match event {
-            MeshEvent::Refused { id, reason, .. } if *id == peer => Some(assert_eq!(*reason, Refusal::Full)),
+            MeshEvent::Refused { id, reason, .. } if *id == peer => {
+                assert_eq!(*reason, Refusal::Full);
+                Some(())
+            }
             _ => None,
         })
         .await;
