@@ -37,6 +37,8 @@
 //! | `cli` | one file per verb |
 
 pub mod address;
+#[cfg(feature = "os")]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "os")]
 pub mod daemon;
@@ -48,6 +50,7 @@ pub mod k3s;
 pub mod ledger;
 #[cfg(feature = "os")]
 pub mod mesh;
+pub mod node;
 pub mod token;
 #[cfg(feature = "os")]
 pub mod tun;

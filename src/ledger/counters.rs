@@ -3,7 +3,7 @@
 use super::PeerFault;
 
 /// Counts since the ledger was made, and sizes as they are. Each field is one metric.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
     /// Authors held.
     pub authors: usize,

@@ -266,6 +266,11 @@ impl Ledger {
         std::mem::take(&mut self.changed)
     }
 
+    /// A fingerprint of all that is held: equal where the same is held, as 32 hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        self.store.digests().root().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Counts and sizes.
     pub fn counters(&self) -> Counters {
         Counters {

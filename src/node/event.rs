@@ -1,0 +1,179 @@
+//! What goes into and comes out of a [`super::Node`], besides messages.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use crate::{
+    address::{Lease, LeaseEvent, Pool},
+    config::{Config, NetworkId, RoleSetting},
+    election::{Assignment, ClusterId, FoundingSettings, Role},
+    identity::NodeId,
+    k3s::{Applied, CaHash, ClusterFacts},
+    token::MeshId,
+};
+
+/// What a member is told once, at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The machine's configuration.
+    pub config: Config,
+    /// Which mesh.
+    pub mesh_id: MeshId,
+    /// Host name.
+    pub name: String,
+    /// `c3os uuid`.
+    pub uuid: String,
+    /// Version of this program.
+    pub version: String,
+    /// `linux/x86_64`.
+    pub platform: String,
+    /// A bridge or a live system: its facts fade when it goes, it never votes and takes no role.
+    pub visitor: bool,
+}
+
+impl Settings {
+    /// Whether this member takes part in a cluster at all.
+    pub(super) fn observes(&self) -> bool {
+        self.visitor || self.config.role == RoleSetting::None
+    }
+
+    pub(super) fn founding(&self, pool: Pool) -> FoundingSettings {
+        let config = &self.config;
+        FoundingSettings {
+            network_id: config.network_id.clone(),
+            role: if self.visitor { RoleSetting::None } else { config.role },
+            minimum_nodes: config.minimum_nodes,
+            join: config.join.as_deref().and_then(|id| id.parse().ok()),
+            additional_servers: config.auto.additional_servers,
+            external_datastore: config.auto.external_db.is_some(),
+            pool,
+            frozen: config.frozen,
+        }
+    }
+
+    /// Never votes: the configuration names a cluster to join, or was not understood.
+    pub(super) fn abstains(&self) -> bool {
+        self.config.join.is_some() || self.config.frozen
+    }
+
+    pub(super) fn network_id(&self) -> &NetworkId {
+        &self.config.network_id
+    }
+}
+
+/// What was kept on disk from the last run.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The ledger's file; none: there is none.
+    pub ledger: Option<Vec<u8>>,
+    /// The identity was made just now: without a ledger file, nothing is lost.
+    pub new_identity: bool,
+    /// The certificate of the cluster that this machine belongs to.
+    pub pinned: Option<Vec<u8>>,
+    /// The overlay address of the last run.
+    pub lease: Option<Lease>,
+    /// What was applied to this machine.
+    pub applied: Option<Applied>,
+}
+
+/// What was seen on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// Others can no longer be found by waiting: every means of discovery had its time.
+    DiscoveryExhausted,
+    /// Where our data socket may be reached.
+    Candidates(Vec<SocketAddr>),
+    /// The certificate of [`Event::Pin`] is on disk, for good.
+    Pinned(Vec<u8>),
+    /// A role was applied, or was found applied.
+    Applied(Applied),
+    /// A role could not be (wholly) applied: what is missing, and the fix.
+    NotApplied(String),
+    /// The role's unit, and the service manager's word for its state.
+    Unit {
+        /// Its name.
+        name: String,
+        /// Its state.
+        state: String,
+    },
+    /// The k3s server of this machine.
+    Server {
+        /// It answers.
+        up: bool,
+        /// Its CA.
+        ca_hash: Option<CaHash>,
+        /// Its version.
+        version: Option<String>,
+    },
+}
+
+/// What the driver has to do, or may tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Our address lease changed: it is to be kept on disk, and its address used.
+    Lease(Lease),
+    /// Something about our address worth telling.
+    LeaseChanged(LeaseEvent),
+    /// This machine belongs to the cluster of this certificate from now on: keep it on disk, synced, then
+    /// [`Observed::Pinned`].
+    Pin(Vec<u8>),
+    /// Where every other member is, complete; replaces the last one.
+    Members(BTreeMap<NodeId, Whereabouts>),
+    /// This role is to be applied, whatever was applied before.
+    Role(Box<RoleOrder>),
+    /// A cluster was founded, or found.
+    Founded {
+        /// Its id.
+        cluster_id: ClusterId,
+        /// Who founded it.
+        founder: NodeId,
+    },
+    /// A member became live, or no longer is.
+    Liveness {
+        /// Who.
+        node: NodeId,
+        /// Now.
+        live: bool,
+    },
+    /// A role was assigned to somebody.
+    Assigned {
+        /// To whom.
+        node: NodeId,
+        /// Which.
+        role: Role,
+    },
+}
+
+/// Where a member is, for the data plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Its IPv4 overlay address, once it has one.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 overlay address.
+    pub ipv6: Ipv6Addr,
+    /// Where its data socket may be reached.
+    pub candidates: Vec<SocketAddr>,
+}
+
+/// A role to apply, with everything that a plan needs of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoleOrder {
+    /// What the lead decided.
+    pub assignment: Assignment,
+    /// What is known of the cluster.
+    pub facts: ClusterFacts,
+}
+
+/// Something a member asks of its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Give a node another role.
+    SetRole {
+        /// The node.
+        node: NodeId,
+        /// The role.
+        role: Role,
+    },
+}

@@ -1,0 +1,407 @@
+//! One member of the mesh: every decision, none of the I/O.
+//!
+//! ```text
+//!  peers, messages --+                       +--> messages        (poll_transmit)
+//!  what was seen  ---+--> ledger -> address  +--> what to keep    (poll_write, then handle_written)
+//!  commands       ---+    -> election -> lead +--> what to do     (poll_event)
+//!  time           ---+                       +--> when to return  (poll_timeout)
+//! ```
+//!
+//! The driver's order, which the simulation keeps too: hand in everything that has come, then drain `poll_write` (keep
+//! it on disk, then [`Node::handle_written`]), then `poll_transmit`, then `poll_event`, and sleep until `poll_timeout`.
+//! An own entry is visible and leaves only after it was written, so a crash never takes back what others have seen.
+
+mod ballots;
+mod event;
+mod fact;
+mod follow;
+mod lead;
+mod liveness;
+mod members;
+mod picture;
+mod said;
+pub mod snapshot;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::{SeedableRng, rngs::StdRng};
+
+use crate::{
+    address::{AddressError, AddressLease, Drawer, Lease, LeaseSettings, Pool},
+    election::{Acceptor, Act, Assignment, Certificate, ClusterId, Founding, Proposer, Register, Role, View},
+    identity::{Identity, NodeId},
+    ledger::{Ledger, PeerFault, Write},
+};
+
+use ballots::Certificates;
+pub use event::{Command, Event, Kept, Observed, RoleOrder, Settings, Whereabouts};
+use members::Members;
+pub use picture::named as named_counters;
+use said::Said;
+
+/// How long a change of our connections waits for further ones before it is told: many come at once when machines
+/// start together.
+const NEIGHBOURS_STILL: Duration = Duration::from_millis(100);
+
+/// One member. See the module's page for the order of calls.
+pub struct Node {
+    settings: Settings,
+    identity: Arc<Identity>,
+    ledger: Ledger,
+    lease: AddressLease,
+    founding: Founding,
+    rng: StdRng,
+    said: Said,
+    certificates: Certificates,
+    /// The cluster that this machine belongs to, once that is on its disk.
+    pinned: Option<Certificate>,
+    connected: BTreeSet<NodeId>,
+    neighbours_due: Option<Instant>,
+    seen: Seen,
+    told: Told,
+    events: VecDeque<Event>,
+    /// Something changed since the last evaluation.
+    due: bool,
+}
+
+/// What was observed on this machine, the latest of each.
+#[derive(Default)]
+struct Seen {
+    discovery_exhausted: bool,
+    candidates: Vec<std::net::SocketAddr>,
+    applied: Option<crate::k3s::Applied>,
+    not_applied: Option<String>,
+    unit: Option<(String, String)>,
+    server: Option<fact::Server>,
+}
+
+/// What the driver was told last, so that it is told changes only.
+#[derive(Default)]
+struct Told {
+    lease: Option<Lease>,
+    members: BTreeMap<NodeId, Whereabouts>,
+    order: Option<RoleOrder>,
+    live: BTreeSet<NodeId>,
+    founded: Option<ClusterId>,
+    assigned: BTreeMap<NodeId, Role>,
+}
+
+impl Node {
+    /// A member that starts, with what it kept from its last run.
+    ///
+    /// `seed` is 32 fresh bytes from the operating system's random source, different at every start: secrets of a
+    /// cluster that this member founds come from it. The list says what was damaged on disk, in words.
+    ///
+    /// # Errors
+    /// [`AddressError`] if the configuration leaves no overlay address to be had.
+    pub fn new(
+        settings: Settings,
+        identity: Arc<Identity>,
+        kept: Kept,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Result<(Self, Vec<String>), AddressError> {
+        let mut rng = StdRng::from_seed(seed);
+        let me = identity.id();
+        let (ledger, damage) = match kept.ledger {
+            None if kept.new_identity => (Ledger::new(identity.clone(), fresh(&mut rng), now), Vec::new()),
+            disk => Ledger::restore(identity.clone(), fresh(&mut rng), &disk.unwrap_or_default(), now),
+        };
+        let mut damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
+        let pinned = kept.pinned.and_then(|bytes| match Certificate::parse(&bytes) {
+            Ok(certificate) => Some(certificate),
+            Err(error) => {
+                damage.push(format!("the founding certificate on disk: {error}"));
+                None
+            }
+        });
+        let drawer = if settings.observes() { Drawer::Observer } else { Drawer::Node };
+        let lease = LeaseSettings {
+            id: me,
+            mesh_id: settings.mesh_id,
+            pool: Pool::new(settings.config.vpn.subnet, drawer)?,
+            fixed: settings.config.vpn.address,
+        };
+        let lease = AddressLease::new(lease, kept.lease, now)?;
+        let pool = Pool::new(settings.config.vpn.subnet, Drawer::Node)?;
+        let founding = Founding::new(me, settings.founding(pool), fresh(&mut rng));
+        let mut node = Self {
+            said: Said::new(settings.visitor),
+            seen: Seen { applied: kept.applied, ..Seen::default() },
+            settings,
+            identity,
+            ledger,
+            lease,
+            founding,
+            rng,
+            certificates: Certificates::default(),
+            pinned,
+            connected: BTreeSet::new(),
+            neighbours_due: None,
+            told: Told::default(),
+            events: VecDeque::new(),
+            due: true,
+        };
+        node.evaluate(now);
+        Ok((node, damage))
+    }
+
+    /// Our id.
+    pub fn id(&self) -> NodeId {
+        self.identity.id()
+    }
+
+    /// An admitted connection with `peer` is up.
+    pub fn handle_peer_up(&mut self, peer: NodeId, now: Instant) {
+        if self.connected.insert(peer) {
+            self.neighbours_due.get_or_insert(now + NEIGHBOURS_STILL);
+            self.ledger.handle_neighbour_up(peer, now);
+            self.due = true;
+        }
+        self.evaluate(now);
+    }
+
+    /// The last connection with `peer` ended.
+    pub fn handle_peer_down(&mut self, peer: NodeId, now: Instant) {
+        if self.connected.remove(&peer) {
+            self.neighbours_due.get_or_insert(now + NEIGHBOURS_STILL);
+            self.ledger.handle_neighbour_down(peer, now);
+            self.due = true;
+        }
+        self.evaluate(now);
+    }
+
+    /// A message came from an admitted peer.
+    ///
+    /// # Errors
+    /// What the peer did wrong. It was counted; the message had no effect.
+    pub fn handle_message(&mut self, from: NodeId, message: &[u8], now: Instant) -> Result<(), PeerFault> {
+        let outcome = self.ledger.handle_message(from, message, now);
+        self.evaluate(now);
+        outcome
+    }
+
+    /// Something was seen on this machine.
+    pub fn handle_observed(&mut self, observed: Observed, now: Instant) {
+        match observed {
+            Observed::DiscoveryExhausted => self.seen.discovery_exhausted = true,
+            Observed::Candidates(candidates) => self.seen.candidates = candidates,
+            Observed::Applied(applied) => {
+                self.seen.not_applied = None;
+                self.seen.applied = Some(applied);
+            }
+            Observed::Pinned(certificate) => match Certificate::parse(&certificate) {
+                Ok(certificate) => {
+                    self.pinned.get_or_insert(certificate);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "The founding certificate that was just kept is broken")
+                }
+            },
+            Observed::NotApplied(why) => self.seen.not_applied = Some(why),
+            Observed::Unit { name, state } => self.seen.unit = Some((name, state)),
+            Observed::Server { up, ca_hash, version } => {
+                self.seen.server =
+                    self.cluster_id().map(|cluster_id| fact::Server { cluster_id, up, ca_hash, version });
+            }
+        }
+        self.due = true;
+        self.evaluate(now);
+    }
+
+    /// Somebody on this machine asks something of the cluster.
+    ///
+    /// # Errors
+    /// Why it cannot be asked now, in words.
+    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), String> {
+        let outcome = match command {
+            Command::SetRole { node, role } => self.request_role(node, role, now),
+        };
+        self.evaluate(now);
+        outcome
+    }
+
+    /// The time of [`Node::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ledger.handle_timeout(now);
+        self.lease.handle_timeout(now);
+        self.due = true;
+        self.evaluate(now);
+    }
+
+    /// The next bytes to keep on disk. Only one write is out at a time.
+    #[must_use]
+    pub fn poll_write(&mut self) -> Option<Write> {
+        self.ledger.poll_write()
+    }
+
+    /// The last write is on disk.
+    pub fn handle_written(&mut self, now: Instant) {
+        self.ledger.handle_written(now);
+        self.evaluate(now);
+    }
+
+    /// The last write failed; it is asked for again later.
+    pub fn handle_write_failed(&mut self, now: Instant) {
+        self.ledger.handle_write_failed(now);
+    }
+
+    /// The next message to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<(NodeId, Vec<u8>)> {
+        self.ledger.poll_message()
+    }
+
+    /// The next thing to do or tell.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Node::handle_timeout`], and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let own = [
+            self.neighbours_due.map(|at| (at, "tell our connections")),
+            self.said.poll_timeout(),
+            self.lease.poll_timeout(),
+            self.founding.poll_timeout(),
+            self.ledger.poll_timeout(),
+        ];
+        own.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Draws every conclusion from what is known now. What it says goes through the ledger and comes back when it is
+    /// on disk, so one pass is enough.
+    fn evaluate(&mut self, now: Instant) {
+        self.due |= self.ledger.poll_changed();
+        if !std::mem::take(&mut self.due) {
+            return;
+        }
+        let members = Members::of(&self.ledger, &self.connected);
+        self.introduce(now);
+        let assignments = self.assignments();
+        self.settle_address(&members, &assignments, now);
+        if !self.settings.observes() {
+            self.elect(&members, now);
+            if let Some(certificate) = self.pinned.clone() {
+                if certificate.cluster().founder == self.id() {
+                    self.lead(&members, certificate.cluster(), &assignments, now);
+                }
+                self.follow(certificate.cluster(), &assignments);
+            }
+        }
+        self.tell(&members, &assignments);
+    }
+
+    /// Says who we are and with whom we are connected.
+    fn introduce(&mut self, now: Instant) {
+        let config = &self.settings.config;
+        let machine = fact::Machine {
+            name: self.settings.name.clone(),
+            uuid: self.settings.uuid.clone(),
+            network_id: config.network_id.clone(),
+            role: config.role,
+            minimum_nodes: config.minimum_nodes,
+            observer: self.settings.observes(),
+            abstains: self.settings.abstains(),
+            version: self.settings.version.clone(),
+            platform: self.settings.platform.clone(),
+            candidates: self.seen.candidates.clone(),
+        };
+        self.said.say(&mut self.ledger, fact::MACHINE, &machine, now);
+        if self.neighbours_due.is_some_and(|due| due <= now) {
+            self.neighbours_due = None;
+            let neighbours = fact::Neighbours(self.connected.clone());
+            self.said.say(&mut self.ledger, fact::NEIGHBOURS, &neighbours, now);
+        }
+        let network_id = &config.network_id;
+        if let Some(applied) = &self.seen.applied {
+            let applied = fact::Applied {
+                cluster_id: applied.cluster_id.clone(),
+                role: applied.role,
+                unit: self.seen.unit.as_ref().map(|(_, state)| state.clone()),
+            };
+            self.said.say(&mut self.ledger, &fact::in_network("applied", network_id), &applied, now);
+        }
+        if let Some(server) = &self.seen.server {
+            self.said.say(&mut self.ledger, &fact::in_network("server", network_id), server, now);
+        }
+    }
+
+    /// Settles which overlay address is ours.
+    fn settle_address(&mut self, members: &Members, assignments: &Assignments, now: Instant) {
+        let assigned = assignments.iter().map(|(id, assignment)| (*id, assignment.address)).collect();
+        self.lease.handle_claims(&members.claims(), &assigned, now);
+        while let Some(event) = self.lease.poll_event() {
+            self.events.push_back(Event::LeaseChanged(event));
+        }
+        if let Some(claim) = self.lease.claim() {
+            self.said.say(&mut self.ledger, fact::ADDRESS, &claim, now);
+        }
+    }
+
+    /// Takes part in founding.
+    fn elect(&mut self, members: &Members, now: Instant) {
+        let view = self.view(members);
+        let network_id = self.settings.network_id().clone();
+        for act in self.founding.decide(&view, now) {
+            match act {
+                Act::WriteAcceptor(acceptor) => {
+                    self.said.say(&mut self.ledger, &Acceptor::key(&network_id), &acceptor, now);
+                }
+                Act::WriteProposer(proposer) => {
+                    self.said.say(&mut self.ledger, &Proposer::key(&network_id), &proposer, now);
+                }
+                Act::Publish(certificate) => {
+                    let key = Certificate::key(&network_id);
+                    self.said.say_bytes(&mut self.ledger, &key, certificate.to_bytes(), now);
+                }
+                Act::Pin(certificate) => self.events.push_back(Event::Pin(certificate.to_bytes())),
+            }
+        }
+    }
+
+    fn view(&mut self, members: &Members) -> View {
+        ballots::view(
+            &self.ledger,
+            &mut self.certificates,
+            members,
+            &self.settings,
+            self.pinned.as_ref(),
+            self.seen.discovery_exhausted,
+        )
+    }
+
+    /// What the lead of our cluster assigned.
+    fn assignments(&self) -> Assignments {
+        self.pinned
+            .as_ref()
+            .map(|pinned| lead::assignments(&self.ledger, pinned.cluster()))
+            .unwrap_or_default()
+    }
+
+    /// The cluster that this machine belongs to.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.pinned.as_ref().map(|pinned| pinned.cluster().cluster_id)
+    }
+
+    /// The ledger, to look at.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+/// What a cluster's lead assigned, by node.
+type Assignments = BTreeMap<NodeId, Assignment>;
+
+/// 32 bytes for somebody else's seed or key.
+fn fresh(rng: &mut StdRng) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    rand::RngCore::fill_bytes(rng, &mut bytes);
+    bytes
+}

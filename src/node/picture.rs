@@ -1,0 +1,152 @@
+//! Draws the [`Snapshot`].
+
+use std::collections::BTreeMap;
+
+use super::{
+    Node, fact,
+    members::{Members, read},
+    snapshot::{self, ClusterState, Member, Problem, Severity, Snapshot},
+};
+use crate::{
+    address,
+    election::{Conflict, FoundingStatus},
+    identity::NodeId,
+};
+
+impl Node {
+    /// What this member knows and may show. The driver adds what only it sees: paths, its own counters.
+    pub fn snapshot(&self) -> Snapshot {
+        let members = Members::of(&self.ledger, &self.connected);
+        let assignments = self.assignments();
+        let mut shown: Vec<Member> = members
+            .iter()
+            .map(|(id, facts)| self.member(id, facts.machine.as_ref(), &members, &assignments))
+            .collect();
+        let own = shown.iter().position(|member| member.id == self.id()).map(|at| shown[at].clone());
+        shown.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        Snapshot {
+            node: own.unwrap_or_else(|| self.member(self.id(), None, &members, &assignments)),
+            cluster: self.cluster(),
+            role: snapshot::RoleState {
+                setting: self.settings.config.role,
+                assigned: assignments.get(&self.id()).map(|assignment| assignment.role),
+                applied: self.seen.applied.as_ref().map(|applied| applied.role),
+                unit: self.seen.unit.as_ref().map(|(name, _)| name.clone()),
+                unit_state: self.seen.unit.as_ref().map(|(_, state)| state.clone()),
+                message: self.seen.not_applied.clone(),
+            },
+            members: shown,
+            peers: Vec::new(),
+            problems: self.problems(),
+            counters: self.counters(),
+        }
+    }
+
+    fn member(
+        &self,
+        id: NodeId,
+        machine: Option<&fact::Machine>,
+        members: &Members,
+        assignments: &super::Assignments,
+    ) -> Member {
+        let assignment = assignments.get(&id);
+        let own_address =
+            || if id == self.id() { self.lease.address() } else { members.uncontested_address(id) };
+        let applied = machine.and_then(|machine| {
+            read::<fact::Applied>(&self.ledger, id, &fact::in_network("applied", &machine.network_id))
+        });
+        Member {
+            id,
+            name: machine.map(|machine| machine.name.clone()).unwrap_or_default(),
+            uuid: machine.map(|machine| machine.uuid.clone()).unwrap_or_default(),
+            network_id: machine.map(|machine| machine.network_id.clone()).unwrap_or_default(),
+            role_setting: machine.map(|machine| machine.role).unwrap_or_default(),
+            role: assignment
+                .map(|assignment| assignment.role)
+                .or(applied.as_ref().map(|applied| applied.role)),
+            observer: machine.is_some_and(|machine| machine.observer),
+            live: members.is_live(id),
+            ipv4: assignment.map(|assignment| assignment.address).or_else(own_address),
+            ipv6: address::ula(self.settings.mesh_id, id),
+            version: machine.map(|machine| machine.version.clone()).unwrap_or_default(),
+            platform: machine.map(|machine| machine.platform.clone()).unwrap_or_default(),
+            unit: applied.and_then(|applied| applied.unit),
+        }
+    }
+
+    fn cluster(&self) -> snapshot::Cluster {
+        let status = self.founding.status();
+        let pinned = self.pinned.as_ref().map(|certificate| certificate.cluster());
+        let conflicts = match status {
+            FoundingStatus::Pinned { others, .. } => others.iter().map(ToString::to_string).collect(),
+            FoundingStatus::Conflict(Conflict::Several(clusters)) => {
+                clusters.iter().map(ToString::to_string).collect()
+            }
+            _ => Vec::new(),
+        };
+        let state = match status {
+            FoundingStatus::Observing => ClusterState::Observing,
+            FoundingStatus::Pinned { others, .. } if others.is_empty() => ClusterState::Founded,
+            FoundingStatus::Pinned { .. } | FoundingStatus::Conflict(_) => ClusterState::Conflict,
+            FoundingStatus::Amnesiac | FoundingStatus::Cloned => ClusterState::Amnesiac,
+            _ => ClusterState::Founding,
+        };
+        // Before the first look at the ledger after a start, what is pinned is known already.
+        let state =
+            if pinned.is_some() && state == ClusterState::Founding { ClusterState::Founded } else { state };
+        snapshot::Cluster {
+            network_id: self.settings.network_id().clone(),
+            state: if self.settings.observes() { ClusterState::Observing } else { state },
+            message: status.to_string(),
+            id: pinned.map(|cluster| cluster.cluster_id.to_string()),
+            founder: pinned.map(|cluster| cluster.founder),
+            minimum_nodes: pinned.map(|cluster| cluster.minimum_nodes).or(self.settings.config.minimum_nodes),
+            conflicts,
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut problem = |severity, what: String, fix: &str| {
+            problems.push(Problem { severity, what, fix: fix.to_owned() });
+        };
+        match self.founding.status() {
+            FoundingStatus::Conflict(conflict) => {
+                problem(
+                    Severity::Error,
+                    conflict.to_string(),
+                    "decide which cluster this machine belongs to",
+                );
+            }
+            status @ (FoundingStatus::Cloned | FoundingStatus::SeveralForcedMasters { .. }) => {
+                problem(Severity::Error, status.to_string(), "the sentence names the key or file to change");
+            }
+            status @ FoundingStatus::Amnesiac => {
+                problem(Severity::Warning, status.to_string(), "nothing, if other machines are up");
+            }
+            _ => {}
+        }
+        if let Some(why) = &self.seen.not_applied {
+            problem(
+                Severity::Error,
+                format!("the role is not wholly applied: {why}"),
+                "mend that; it is tried again",
+            );
+        }
+        problems.sort();
+        problems
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        named("ledger", &self.ledger.counters())
+    }
+}
+
+/// A room's counters as `room.reason`.
+pub fn named(room: &str, counters: &impl serde::Serialize) -> BTreeMap<String, u64> {
+    let fields = match serde_json::to_value(counters) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => return BTreeMap::new(),
+    };
+    fields.into_iter().filter_map(|(name, count)| Some((format!("{room}.{name}"), count.as_u64()?))).collect()
+}

@@ -1,0 +1,175 @@
+//! A picture of one member, for people, scripts and tests: what `status`, the API and the dashboard show.
+//!
+//! Desired and observed stand apart: `role.assigned` is what the cluster decided, `role.applied` and `role.unit` are
+//! what was seen on this machine.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{NetworkId, RoleSetting},
+    election::Role,
+    identity::NodeId,
+};
+
+/// Everything that this member knows and may show. It holds no secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// This member.
+    pub node: Member,
+    /// The cluster of this member's network id.
+    pub cluster: Cluster,
+    /// This member's role, desired and observed.
+    pub role: RoleState,
+    /// All known members, this one included, by id.
+    pub members: Vec<Member>,
+    /// What the data plane knows of each peer; empty without an interface.
+    pub peers: Vec<Path>,
+    /// What somebody should know or mend, the worst first.
+    pub problems: Vec<Problem>,
+    /// Counts by `room.reason`, each from the start of the agent.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One member of the mesh, as the ledger tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its host name; empty until its facts have arrived.
+    pub name: String,
+    /// `c3os uuid` of the machine.
+    pub uuid: String,
+    /// The cluster it wants to be in.
+    pub network_id: NetworkId,
+    /// What its configuration asks for.
+    pub role_setting: RoleSetting,
+    /// The role that the cluster assigned to it.
+    pub role: Option<Role>,
+    /// A bridge, a live system or `role: none`: has an address, never a role.
+    pub observer: bool,
+    /// Reachable over admitted connections, directly or by way of others.
+    pub live: bool,
+    /// Its IPv4 overlay address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 overlay address.
+    pub ipv6: Ipv6Addr,
+    /// Version of its agent.
+    pub version: String,
+    /// Operating system and architecture, as `linux/x86_64`.
+    pub platform: String,
+    /// State of its k3s unit, as it saw it last.
+    pub unit: Option<String>,
+}
+
+/// How far the cluster is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Which cluster of the mesh.
+    pub network_id: NetworkId,
+    /// Where founding stands.
+    pub state: ClusterState,
+    /// The same in a sentence, with what it waits for and what to do.
+    pub message: String,
+    /// Id of the cluster, once there is one.
+    pub id: Option<String>,
+    /// Who founded it.
+    pub founder: Option<NodeId>,
+    /// How many votes founded it, or will.
+    pub minimum_nodes: Option<u16>,
+    /// Clusters of the same network id that are not ours.
+    pub conflicts: Vec<String>,
+}
+
+/// Where founding stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterState {
+    /// This member takes no part in a cluster.
+    Observing,
+    /// No cluster yet; it waits for others or for votes.
+    Founding,
+    /// There is one cluster and this member is in it.
+    Founded,
+    /// There is another cluster under this network id.
+    Conflict,
+    /// This machine forgot how it voted, and waits for the others.
+    Amnesiac,
+}
+
+/// This member's role.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RoleState {
+    /// What the configuration asks for.
+    pub setting: RoleSetting,
+    /// What the cluster assigned.
+    pub assigned: Option<Role>,
+    /// What was last applied to this machine, with success.
+    pub applied: Option<Role>,
+    /// The k3s unit of the role.
+    pub unit: Option<String>,
+    /// The service manager's word for that unit's state.
+    pub unit_state: Option<String>,
+    /// Why the role is not (wholly) applied.
+    pub message: Option<String>,
+}
+
+/// How packets to a peer travel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    /// The peer.
+    pub id: NodeId,
+    /// Its host name.
+    pub name: String,
+    /// Direct, relayed, or none yet.
+    pub kind: PathKind,
+    /// Where datagrams go.
+    pub endpoint: Option<SocketAddr>,
+    /// Smoothed round trip, microseconds.
+    pub rtt_us: Option<u64>,
+    /// Lost probes, in per cent of the last ones.
+    pub loss_percent: Option<f32>,
+    /// Seconds since the last handshake.
+    pub handshake_age_s: Option<u64>,
+    /// Bytes sent inside the tunnel.
+    pub sent_bytes: u64,
+    /// Bytes received inside the tunnel.
+    pub received_bytes: u64,
+}
+
+/// The kind of a [`Path`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// Datagrams go straight to the peer.
+    Direct,
+    /// A member passes them on.
+    Relayed,
+    /// No session: nothing was sent yet, or nothing gets through.
+    None,
+}
+
+/// Something that somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong, naming the thing.
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+/// How bad a [`Problem`] is; the worst orders first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The agent cannot do its job.
+    Error,
+    /// It works, and somebody should look.
+    Warning,
+}
