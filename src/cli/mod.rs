@@ -1,0 +1,69 @@
+//! The command line: one file per verb, each with its `Args` and `run`.
+//!
+//! Data goes to stdout, words to stderr. Exit code 0: done, 1: failed, 2: wrong usage. Verbs that need the running
+//! agent speak to it through its API, as scripts and the dashboard do.
+
+mod create_config;
+mod generate_token;
+mod schema;
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Makes a pile of machines with one config.yaml into one encrypted mesh and one k3s cluster.
+#[derive(Debug, Parser)]
+#[command(name = "c3os", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// How much goes to the log on stderr: error, warn, info, debug, trace, or a filter such as `c3os::mesh=debug`.
+    #[arg(long, global = true, env = "C3OS_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    #[command(alias = "g")]
+    GenerateToken(generate_token::Args),
+    #[command(alias = "c")]
+    CreateConfig(create_config::Args),
+    Schema(schema::Args),
+}
+
+/// Carries out what was asked for.
+///
+/// # Errors
+/// What went wrong, for stderr; the exit code is then 1.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.verb {
+        Verb::GenerateToken(args) => generate_token::run(args),
+        Verb::CreateConfig(args) => create_config::run(args),
+        Verb::Schema(args) => schema::run(args),
+    }
+}
+
+/// Sends the log to stderr, in colour only on a terminal and without `NO_COLOR`.
+pub fn start_logging(cli: &Cli) {
+    let filter = cli.log.as_deref().map_or_else(|| EnvFilter::new(default_filter(&cli.verb)), EnvFilter::new);
+    let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(true))
+        .init();
+}
+
+/// Programs that run for long tell what they do; the others only what is wrong.
+fn default_filter(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::GenerateToken(_) | Verb::CreateConfig(_) | Verb::Schema(_) => "warn",
+    }
+}
+
+/// Whether the reader of our output went away, which is no fault of ours.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
