@@ -126,6 +126,7 @@ pub struct InLab {
     dir: LabDir,
     nodes: Vec<String>,
     runner: String,
+    rootless: bool,
     children: Vec<Child>,
 }
 
@@ -136,12 +137,17 @@ impl InLab {
         let wish = Wish { tied: true, ..wish.clone() };
         let spec = lab::up(&dir, &wish)?;
         let nodes = spec.machines().map(|host| host.name.clone()).collect();
-        Ok(Self { dir, nodes, runner: spec.runner, children: Vec::new() })
+        Ok(Self { dir, nodes, runner: spec.runner, rootless: spec.rootless, children: Vec::new() })
     }
 
     /// Who runs the stages, for people.
     pub fn runner(&self) -> &str {
         &self.runner
+    }
+
+    /// Whether hosts have more users than root.
+    pub fn has_users(&self) -> bool {
+        !self.rootless
     }
 
     /// The one config.yaml of the machines.

@@ -224,9 +224,12 @@ fn bridge(lab: &mut InLab, nodes: &[&str], views: &[Status], teller: &Teller) ->
     let seen = seen.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
     teller.tell(&format!("a bridge with the token alone sees {} members", seen[0].live_others()));
     let master = views.iter().find(|view| view.assigned.as_deref() == Some("master")).context("no master")?;
+    // A lab without root has no second user.
+    let (user, as_whom) =
+        if lab.has_users() { (OPERATOR, "without root") } else { (0, "as the lab's only user") };
     let mut refusal = String::new();
     let kubeconfig = until(PATIENCE, || {
-        let output = lab.run_as(OPERATOR, "laptop", "c3os get-kubeconfig")?;
+        let output = lab.run_as(user, "laptop", "c3os get-kubeconfig")?;
         refusal = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
@@ -242,7 +245,7 @@ fn bridge(lab: &mut InLab, nodes: &[&str], views: &[Status], teller: &Teller) ->
         master.ipv4.as_deref().is_some_and(|address| server.contains(address)),
         "the kubeconfig names {server:?}, not the master's address on the mesh"
     );
-    teller.tell(&format!("get-kubeconfig, without root: {server}"));
+    teller.tell(&format!("get-kubeconfig, {as_whom}: {server}"));
     let port = (API..API + 10).find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
     let port = port.context("ports 8080 to 8089 of 127.0.0.1 are taken")?;
     let address = format!("127.0.0.1:{port}");

@@ -11,6 +11,7 @@
 
 mod args;
 mod cluster;
+mod commands;
 mod demo;
 mod dir;
 mod ground;
@@ -166,6 +167,7 @@ fn run(words: &[String]) -> Result<i32> {
             verify::options(args.has("full"), args.text("part"))?;
             verify::run(&target_dir()?, args.text("only"), args.text("part"))
         }
+        "stage-commands" => commands::run(words),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(0)
