@@ -78,7 +78,8 @@ impl Ledger {
             let neighbour = self.neighbour(from);
             neighbour.known = known;
             neighbour.entries_due.clear();
-            neighbour.exchanged = true;
+            neighbour.compared = true;
+            neighbour.awaited.clear();
             neighbour.digest_due = neighbour.told != Some(ours);
             self.own.hold = None;
         } else if self.may_answer(from) {
@@ -116,6 +117,9 @@ impl Ledger {
     }
 
     fn take_authors(&mut self, from: NodeId, buckets: BucketSet, rows: &[Row]) {
+        if !self.may_answer(from) {
+            return;
+        }
         let named: BTreeSet<NodeId> = rows.iter().map(|row| row.author).collect();
         let unnamed = self.store.authors().map(|(id, _)| *id);
         let unnamed: Vec<NodeId> =
@@ -125,43 +129,45 @@ impl Ledger {
             self.own.hold = None;
         }
         let neighbour = self.neighbour(from);
-        neighbour.told = None;
         for id in unnamed {
             neighbour.known.insert(id, Known::default());
             neighbour.offers_due.insert(id);
         }
-        let mut behind = false;
+        neighbour.offer_due = true;
+        neighbour.compared = true;
         for row in rows {
-            behind |= self.compare(from, row, true);
+            self.compare(from, row, true);
         }
-        self.neighbour(from).exchanged |= !behind;
     }
 
     fn take_offer(&mut self, from: NodeId, rows: &[Row]) {
-        let mut behind = false;
-        for row in rows {
-            behind |= self.compare(from, row, false);
+        if !rows.is_empty() && !self.may_answer(from) {
+            return;
         }
-        self.neighbour(from).exchanged |= !behind;
+        self.neighbour(from).compared = true;
+        for row in rows {
+            self.compare(from, row, false);
+        }
     }
 
-    /// Compares what a neighbour holds of an author with what we hold, and notes what either is to send. Returns
-    /// whether it has something that we lack.
-    fn compare(&mut self, from: NodeId, row: &Row, may_offer: bool) -> bool {
+    /// Compares what a neighbour holds of an author with what we hold, and notes what either is to send.
+    fn compare(&mut self, from: NodeId, row: &Row, may_offer: bool) {
         let (id, now) = (row.author, self.now);
         let Some(author) = self.store.author(&id) else {
             self.spread.want(&from, id, 0, now);
-            return true;
+            return;
         };
         let have = author.have();
         let ours_equivocated = author.equivocation.is_some();
         if author.row() == row.fingerprint {
             let known = all_of(author);
-            self.neighbour(from).known.insert(id, known);
+            let neighbour = self.neighbour(from);
+            neighbour.known.insert(id, known);
+            neighbour.awaited.remove(&id);
             if id == self.id() {
                 self.own.hold = None;
             }
-            return false;
+            return;
         }
         // With one number and different contents, neither can tell where they part.
         let same_number = row.have == have && row.equivocated == ours_equivocated;
@@ -179,7 +185,6 @@ impl Ledger {
         } else if id == self.id() {
             self.own.hold = None;
         }
-        behind
     }
 
     fn take_want(&mut self, from: NodeId, wants: &[(NodeId, u64)]) {
@@ -219,7 +224,6 @@ impl Ledger {
             let (have, newest) = (author.have(), author.newest());
             let neighbour = self.neighbour(from);
             neighbour.known.entry(id).or_default().raise(section.through.min(newest));
-            neighbour.exchanged |= asked_for;
             if have > before {
                 self.persistence.mark_author(id, now);
             }

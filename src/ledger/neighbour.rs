@@ -14,7 +14,7 @@ use crate::identity::NodeId;
 /// Signature checks that a neighbour can cause: at once (a catch-up on a thousand authors) and per second.
 const CHECKS: (u64, u64) = (8192, 500);
 /// Comparisons of rows or buckets that a neighbour can cause: at once and per second.
-const ANSWERS: (u64, u64) = (4, 1);
+const ANSWERS: (u64, u64) = (32, 2);
 /// Bytes of catch-up and rows sent to a neighbour: at once and per second.
 const PACE: (u64, u64) = (1024 * 1024, 1024 * 1024);
 
@@ -48,13 +48,17 @@ pub(super) struct Neighbour {
     pub(super) digest_due: bool,
     pub(super) buckets_due: bool,
     pub(super) authors_due: BucketSet,
+    /// It sent rows: it gets an offer, be it empty, to know that they were compared.
+    pub(super) offer_due: bool,
     pub(super) offers_due: BTreeSet<NodeId>,
     /// What to ask it for: author and from where.
     pub(super) wants_due: BTreeMap<NodeId, u64>,
     /// The root of ours that it was told last, unless it is known to have had another one.
     pub(super) told: Option<Root>,
-    /// It said once what it holds, and what we lacked of that has come.
-    pub(super) exchanged: bool,
+    /// It said once what it holds.
+    pub(super) compared: bool,
+    /// Authors of whom it said that it holds what we lack, until that comes, from whomever.
+    pub(super) awaited: BTreeSet<NodeId>,
     pub(super) checks: Bucket,
     pub(super) answers: Bucket,
     pub(super) pace: Bucket,
@@ -69,10 +73,12 @@ impl Neighbour {
             digest_due: false,
             buckets_due: false,
             authors_due: BucketSet::default(),
+            offer_due: false,
             offers_due: BTreeSet::new(),
             wants_due: BTreeMap::new(),
             told: None,
-            exchanged: false,
+            compared: false,
+            awaited: BTreeSet::new(),
             checks: Bucket::full(CHECKS.0, CHECKS.1, now),
             answers: Bucket::full(ANSWERS.0, ANSWERS.1, now),
             pace: Bucket::full(PACE.0, PACE.1, now),
@@ -86,10 +92,12 @@ impl Neighbour {
         self.proofs_due.remove(author);
         self.offers_due.remove(author);
         self.wants_due.remove(author);
+        self.awaited.remove(author);
     }
 
     /// Whether something large waits for its turn.
     pub(super) fn waits_for_pace(&self) -> bool {
-        !self.entries_due.is_empty() || !self.proofs_due.is_empty() || !self.authors_due.is_empty()
+        let rows = self.offer_due || !self.offers_due.is_empty() || !self.authors_due.is_empty();
+        rows || !self.entries_due.is_empty() || !self.proofs_due.is_empty()
     }
 }

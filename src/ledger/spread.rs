@@ -7,7 +7,7 @@
 //!
 //! A: Digest --> B: same root: silence.  Else, many authors: Buckets --> A: Authors of the buckets that differ
 //!                                       few authors: Authors
-//!    Authors --> other side: Want where it is behind, Offer where it is ahead --> Want --> Entries
+//!    Authors --> other side: Want where it is behind, Offer of where it is ahead --> Want --> Entries
 //! ```
 //! Catch-up is sent on request only and asked of one neighbour at a time, so a newcomer with eight neighbours does
 //! not get everything eight times.
@@ -40,6 +40,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const FORWARD: (u64, u64) = (16, 1);
 /// How long a catch-up that was asked for is waited for before others are asked.
 const WANT_WAIT: Duration = Duration::from_secs(3);
+/// How many catch-ups are asked for at once.
+const WANTED: usize = 4096;
 /// For how long an author that found no room is not asked for again.
 const DECLINE: Duration = Duration::from_secs(600);
 /// How many authors that were put out are remembered.
@@ -156,21 +158,31 @@ impl Spread {
 
     /// Asks `from` for an author, unless it is declined or somebody is already asked.
     pub(super) fn want(&mut self, from: &NodeId, author: NodeId, above: u64, now: Instant) {
-        if self.declined.contains_key(&author) || self.wanted.contains_key(&author) {
+        let asked = self.wanted.contains_key(&author);
+        if self.declined.contains_key(&author) || (!asked && self.wanted.len() >= WANTED) {
             return;
         }
         if let Some(neighbour) = self.neighbours.get_mut(from) {
-            neighbour.wants_due.insert(author, above);
-            self.wanted.insert(author, now + WANT_WAIT);
+            neighbour.awaited.insert(author);
+            if !asked {
+                neighbour.wants_due.insert(author, above);
+                self.wanted.insert(author, now + WANT_WAIT);
+            }
         }
     }
 
     /// Notes that a catch-up on an author came. Returns whether it was asked for.
     pub(super) fn delivered(&mut self, author: &NodeId) -> bool {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.awaited.remove(author);
+        }
         self.wanted.remove(author).is_some()
     }
 
     pub(super) fn decline(&mut self, author: NodeId, newest: u64, now: Instant) {
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.awaited.remove(&author);
+        }
         self.declined.insert(author, Declined { newest, until: now + DECLINE });
         if self.declined.len() > DECLINED {
             self.declined.pop_first();
@@ -213,7 +225,10 @@ impl Spread {
         let asked = self.wanted.len();
         self.wanted.retain(|_, until| *until > now);
         if self.wanted.len() < asked {
-            self.neighbours.values_mut().for_each(|neighbour| neighbour.told = None);
+            for neighbour in self.neighbours.values_mut() {
+                neighbour.told = None;
+                neighbour.awaited.retain(|author| self.wanted.contains_key(author));
+            }
             self.compare_soon(now);
         }
         self.compare_if_quiet(root, now);
@@ -313,15 +328,15 @@ impl Neighbour {
             let wants = std::iter::from_fn(|| self.wants_due.pop_first()).take(ROWS).collect();
             return Some(Message::Want(wants).encode());
         }
-        if !self.offers_due.is_empty() {
-            let offers = std::iter::from_fn(|| self.offers_due.pop_first()).take(ROWS);
-            let rows = offers.filter_map(|id| store.author(&id).map(|author| row(&id, author))).collect();
-            return Some(Message::Offer(rows).encode());
-        }
         None
     }
 
     fn next_large(&mut self, store: &Store, now: Instant) -> Option<Vec<u8>> {
+        if std::mem::take(&mut self.offer_due) || !self.offers_due.is_empty() {
+            let offers = std::iter::from_fn(|| self.offers_due.pop_first()).take(ROWS);
+            let rows = offers.filter_map(|id| store.author(&id).map(|author| row(&id, author))).collect();
+            return Some(Message::Offer(rows).encode());
+        }
         if !self.authors_due.is_empty() {
             return Some(self.next_authors(store));
         }
@@ -437,7 +452,7 @@ impl Ledger {
 
     /// Whether this neighbour has, since it came up, told what it holds and sent what we lacked of that.
     pub fn has_exchanged_with(&self, id: &NodeId) -> bool {
-        self.spread.neighbours.get(id).is_some_and(|neighbour| neighbour.exchanged)
+        self.spread.neighbours.get(id).is_some_and(|one| one.compared && one.awaited.is_empty())
     }
 
     /// The next message and the neighbour it is for. It may be lost: a later comparison makes up for it.

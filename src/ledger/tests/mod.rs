@@ -195,7 +195,9 @@ impl World {
         while let Some((to, bytes)) = self.hosts[host].ledger.poll_message() {
             assert!(bytes.len() <= super::MAX_MESSAGE, "{} bytes in one message", bytes.len());
             self.sent_bytes += bytes.len();
-            let to = (0..self.hosts.len()).find(|other| self.id(*other) == to).expect("a host of this world");
+            let linked = |other: &usize| self.links.contains(&(host.min(*other), host.max(*other)));
+            let to = (0..self.hosts.len()).filter(linked).find(|other| self.id(*other) == to);
+            let to = to.expect("only neighbours are sent to");
             let lost = self.random.random_range(0..100) < self.wire.loss;
             let copies =
                 if lost { 0 } else { 1 + u32::from(self.random.random_range(0..100) < self.wire.doubling) };
