@@ -11,7 +11,8 @@
 //! | no part tells something both times | [`Likeness::Unknown`] | stays; what was seen then is kept |
 //!
 //! Only what belongs to the hardware counts. `/etc/machine-id`, host names and file system ids do not: they are
-//! copied with the image, and change on a machine whose `/etc` is made anew at every boot.
+//! copied with the image, and change on a machine whose `/etc` is made anew at every boot. For the same reason a disk
+//! counts only by a name that a drive was born with: a virtual disk's is often copied with its file.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,7 @@ pub struct Hardware {
     pub product_uuids: Vec<String>,
     /// Serial numbers of the board (`/sys/class/dmi/id/board_serial`, `/sys/firmware/devicetree/base/serial-number`).
     pub boards: Vec<String>,
-    /// Serial numbers or world wide names of the disks that hold the state (`/sys/block/*/device/{serial,wwid}`).
+    /// World wide names of disks (`/sys/block/*/device/wwid`, `/sys/block/nvme*/wwid`).
     pub disks: Vec<String>,
     /// Addresses of network cards that are hardware (`/sys/class/net/*/address` beside a `device`).
     pub cards: Vec<String>,
@@ -71,7 +72,7 @@ impl Fingerprint {
         Self {
             product: part("product", &hardware.product_uuids),
             board: part("board", &hardware.boards),
-            disk: part("disk", &hardware.disks),
+            disk: part("disk", &born_with(&hardware.disks)),
             card: part("card", &hardware.cards),
         }
     }
@@ -97,10 +98,19 @@ impl Fingerprint {
     }
 }
 
-/// Placeholders seen in the field, in lower case: a common firmware's UUID, QEMU's disks, words instead of a number.
-const PLACEHOLDERS: [&str; 9] = [
+/// Names that the maker of a real drive registered: `naa.5` (SAS, SATA) and `eui.` (NVMe). Arrays and hypervisors use
+/// `naa.6`, `t10.` and `nvme.`; VMware's block of `eui.` is its card maker's number.
+fn born_with(names: &[String]) -> Vec<String> {
+    let names = names.iter().map(|name| name.trim().to_lowercase());
+    names
+        .filter(|name| name.starts_with("naa.5") || name.starts_with("eui."))
+        .filter(|name| !["000c29", "005056"].iter().any(|vmware| name.contains(vmware)))
+        .collect()
+}
+
+/// Placeholders seen in the field, in lower case: a common firmware's UUID, words instead of a number.
+const PLACEHOLDERS: [&str; 8] = [
     "03000200-0400-0500-0006",
-    "qm0000",
     "not ",
     "none",
     "default string",
@@ -140,15 +150,17 @@ mod tests {
 
     const UUID: &str = "4c4c4544-0042-3510-8058-b7c04f4e3732";
     const OTHER_UUID: &str = "9d1f3c40-1111-4242-8058-b7c04f4e3732";
+    const DISK: &str = "naa.5000c500a1b2c3d4";
+    const OTHER_DISK: &str = "eui.0025385b71b0a2f1";
 
     #[test]
     fn a_copied_image_is_told_from_a_repaired_machine_and_a_moved_disk() {
-        let then = of(UUID, "ABC-1", "WD-77X1", &["52:54:00:aa:bb:01", "52:54:00:aa:bb:02"]);
-        let copy = of(OTHER_UUID, "ABC-2", "WD-99Z3", &["52:54:00:aa:bb:03"]);
-        let new_card = of(UUID, "ABC-1", "WD-77X1", &["52:54:00:aa:bb:09"]);
-        let new_board = of(OTHER_UUID, "ABC-7", "WD-77X1", &["52:54:00:aa:bb:02"]);
-        let moved_disk = of(OTHER_UUID, "ABC-2", "WD-77X1", &["52:54:00:aa:bb:03"]);
-        let restored_to_a_new_disk = of(UUID, "ABC-1", "WD-99Z3", &[]);
+        let then = of(UUID, "ABC-1", DISK, &["52:54:00:aa:bb:01", "52:54:00:aa:bb:02"]);
+        let copy = of(OTHER_UUID, "ABC-2", OTHER_DISK, &["52:54:00:aa:bb:03"]);
+        let new_card = of(UUID, "ABC-1", DISK, &["52:54:00:aa:bb:09"]);
+        let new_board = of(OTHER_UUID, "ABC-7", DISK, &["52:54:00:aa:bb:02"]);
+        let moved_disk = of(OTHER_UUID, "ABC-2", DISK, &["52:54:00:aa:bb:03"]);
+        let restored_to_a_new_disk = of(UUID, "ABC-1", OTHER_DISK, &[]);
         assert_eq!(copy.likeness(&then), Likeness::Different);
         for same in [&new_card, &new_board, &moved_disk, &restored_to_a_new_disk, &then] {
             assert_eq!(same.likeness(&then), Likeness::Same);
@@ -171,7 +183,6 @@ mod tests {
             "System Serial Number",
             "0123456789",
             "None",
-            "QM00001",
         ] {
             assert_eq!(of(unset, unset, unset, &[unset]), nothing, "{unset}");
         }
@@ -179,9 +190,23 @@ mod tests {
     }
 
     #[test]
+    fn a_virtual_disk_whose_name_was_copied_with_its_file_tells_nothing() {
+        for name in [
+            "naa.60022480a1b2c3d4e5f60718293a4b5c",
+            "naa.6000c29a1b2c3d4e5f60718293a4b5c6",
+            "t10.ATA QEMU HARDDISK QM00001",
+            "0QEMU QEMU HARDDISK drive-scsi0",
+            "nvme.1b36-6465616462656566-51454d55204e564d65204374726c-00000001",
+            "eui.c2f4e1b9a7000c296b3d5f7a91824cde",
+        ] {
+            assert_eq!(of("", "", name, &[]), Fingerprint::default(), "{name}");
+        }
+    }
+
+    #[test]
     fn the_same_text_in_another_part_is_no_agreement() {
-        assert_eq!(of("", "x-1-2-3", "", &[]).likeness(&of("", "", "x-1-2-3", &[])), Likeness::Unknown);
-        let (a, b) = (of("", "x-1-2-3", "y-1-2-3", &[]), of("", "y-1-2-3", "x-1-2-3", &[]));
+        assert_eq!(of("", "x-1-2-3", "", &[]).likeness(&of("x-1-2-3", "", "", &[])), Likeness::Unknown);
+        let (a, b) = (of("y-1-2-3", "x-1-2-3", "", &[]), of("x-1-2-3", "y-1-2-3", "", &[]));
         assert_eq!(a.likeness(&b), Likeness::Different);
     }
 
@@ -194,8 +219,8 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hardware_can_be_read_from_what_is_kept() {
-        let kept = serde_json::to_string(&of(UUID, "ABC-1", "WD-77X1", &["52:54:00:aa:bb:01"])).unwrap();
-        for secret in [UUID, "abc-1", "wd-77x1", "52:54"] {
+        let kept = serde_json::to_string(&of(UUID, "ABC-1", DISK, &["52:54:00:aa:bb:01"])).unwrap();
+        for secret in [UUID, "abc-1", "a1b2c3d4", "52:54"] {
             assert!(!kept.to_lowercase().contains(secret), "{kept}");
         }
     }
@@ -206,7 +231,7 @@ mod tests {
             a in prop::collection::vec("[a-f0-9]{0,6}", 4),
             b in prop::collection::vec("[a-f0-9]{0,6}", 4),
         ) {
-            let make = |parts: &[String]| of(&parts[0], &parts[1], &parts[2], &[&parts[3]]);
+            let make = |parts: &[String]| of(&parts[0], &parts[1], &format!("naa.5{}", parts[2]), &[&parts[3]]);
             let (a, b) = (make(&a), make(&b));
             prop_assert_eq!(a.likeness(&b), b.likeness(&a));
             prop_assert_ne!(a.likeness(&a), Likeness::Different);
