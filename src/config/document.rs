@@ -6,8 +6,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    LogLevel, NetworkId, RoleSetting, TokenText, old_keys,
-    reader::{Reader, Refusal, Setting, block},
+    LogLevel, NetworkId, RoleSetting, TokenText,
+    block::{Refusal, Setting, block},
+    old_keys,
+    reader::Reader,
     scalar::{
         Address, After, Argument, ClusterName, Device, FilePath, InterfaceName, LanAddress, Mtu, Number,
         PeerAddress, Subnet,

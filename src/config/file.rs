@@ -2,10 +2,11 @@
 
 use super::{
     AtBoot, MAX_FILE_BYTES, Severity, Source,
+    block::Setting,
     document::Document,
     old_keys,
-    reader::{Reader, Setting},
-    suggest::closest,
+    reader::Reader,
+    suggest::very_close,
     tree::{self, Entry, Node, Place, Value},
 };
 
@@ -55,7 +56,7 @@ pub(super) fn read_root(root: &Node, document: &mut Option<Document>, reader: &m
     }
     let ours = |entry: &&Entry| {
         let key = entry.key.as_str();
-        BLOCKS.contains(&key) || (!OTHERS.contains(&key) && closest(key, BLOCKS).is_some())
+        BLOCKS.contains(&key) || (!OTHERS.contains(&key) && very_close(key, BLOCKS).is_some())
     };
     let (old, new): (Vec<Entry>, Vec<Entry>) = root
         .entries()

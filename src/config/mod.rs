@@ -16,6 +16,7 @@
 //! else replaces. `validate` fails on every mistake that is an error. A booting machine never does: each mistake says
 //! what the machine makes of it ([`AtBoot`]), and there is always a [`Config`].
 
+mod block;
 mod check;
 mod command_line;
 mod create;
@@ -28,6 +29,7 @@ mod origin;
 mod reader;
 mod scalar;
 mod schema;
+
 mod settings;
 mod suggest;
 mod tree;

@@ -8,8 +8,9 @@ use ipnet::Ipv4Net;
 
 use super::{
     RoleSetting,
+    block::{Refusal, Setting, Text},
     document::{C3os, Environment, Ha, P2p, Vpn},
-    reader::{Reader, Refusal, Setting, Text},
+    reader::Reader,
     suggest::{closest, shown},
     tree::{Node, Place},
 };

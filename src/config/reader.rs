@@ -2,8 +2,9 @@
 
 use super::{
     AtBoot, Mistake, Origin, Origins, Severity,
+    block::{Refusal, Setting},
     document::Document,
-    suggest::{closest, shown},
+    suggest::{closest, shown, very_close},
     tree::{Entry, Node, Place, Value},
 };
 
@@ -24,88 +25,6 @@ const DECIDING: [&str; 11] = [
     "k3s",
     "k3s-agent",
 ];
-
-/// A setting that can be read from a tree.
-pub(super) trait Setting: Sized {
-    /// Reads `node` over what earlier files said: maps merge, anything else replaces. What is wrong is noted in
-    /// `reader`, and `slot` stays as it was.
-    fn read(slot: &mut Option<Self>, node: &Node, reader: &mut Reader);
-
-    /// Adds the dotted path of every setting from here down.
-    fn paths(prefix: &str, paths: &mut Vec<String>) {
-        paths.push(prefix.to_owned());
-    }
-}
-
-/// A setting that is written as one word or text.
-pub(super) trait Text: Sized {
-    /// As in "expected {WHAT}".
-    const WHAT: &'static str;
-    /// Never shown, not even by `validate --explain`.
-    const SECRET: bool = false;
-
-    /// Takes a text that is not empty and has no space around it.
-    fn parse(text: &str) -> Result<Self, Refusal>;
-}
-
-/// Why a text is no such setting.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
-
-impl Refusal {
-    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
-    }
-}
-
-/// An empty text unsets, as it did for the original.
-impl<T: Text> Setting for T {
-    fn read(slot: &mut Option<Self>, node: &Node, reader: &mut Reader) {
-        let Some(text) = reader.text(node, T::WHAT) else { return };
-        let text = text.trim();
-        if text.is_empty() {
-            *slot = None;
-            reader.note(node.place, "\"\"");
-            return;
-        }
-        match T::parse(text) {
-            Ok(value) => {
-                *slot = Some(value);
-                reader.note(node.place, if T::SECRET { "***" } else { text });
-            }
-            Err(refusal) => reader.refuse(node.place, refusal),
-        }
-    }
-}
-
-impl<T: Text> Setting for Vec<T> {
-    fn read(slot: &mut Option<Self>, node: &Node, reader: &mut Reader) {
-        let items = match &node.value {
-            Value::Null => return,
-            Value::List(items) => items,
-            Value::Scalar(_) | Value::Map(_) => {
-                return reader.wrong_type(node, "a list", "one line per item: `- ` and the item");
-            }
-        };
-        let mut values = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            reader.item(index, |reader| {
-                let mut value = None;
-                let Some(text) = reader.text(item, T::WHAT) else { return };
-                match T::parse(text) {
-                    Ok(parsed) => value = Some(parsed),
-                    Err(refusal) => reader.refuse(item.place, refusal),
-                }
-                values.extend(value);
-            });
-        }
-        reader.note(node.place, &format!("[{} items]", values.len()));
-        *slot = Some(values);
-    }
-}
 
 /// Reads files one after the other; owns what was found.
 #[derive(Default)]
@@ -155,7 +74,7 @@ impl Reader {
             self.path.push('.');
         }
         // A key that is as long as a token may be one.
-        if key.chars().count() <= 48 {
+        if key.chars().count() <= 40 {
             self.path.push_str(key);
         } else {
             self.path.push_str("(long key)");
@@ -165,7 +84,7 @@ impl Reader {
         result
     }
 
-    fn item<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn item<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         self.path.push_str(&format!("[{index}]"));
         let result = read(self);
@@ -317,7 +236,7 @@ impl Reader {
         }
     }
 
-    fn wrong_type(&mut self, node: &Node, expected: &str, hint: &str) {
+    pub(super) fn wrong_type(&mut self, node: &Node, expected: &str, hint: &str) {
         let found = match &node.value {
             Value::Null => "nothing",
             Value::Scalar(_) => "a single value",
@@ -340,71 +259,28 @@ impl Reader {
             self.suppressed += 1;
             return;
         }
-        let mut paths = Vec::new();
-        Document::paths("", &mut paths);
-        let slip = closest(&entry.key, keys.iter().copied()).map(str::to_owned);
-        if open && slip.is_none() {
-            return;
-        }
-        let elsewhere = || {
-            paths
-                .iter()
-                .find(|path| path.rsplit_once('.').is_some_and(|(_, last)| last == entry.key))
-                .map(|path| path.trim_start_matches('.').to_owned())
-        };
-        let hint = match elsewhere().or(slip) {
-            Some(better) => format!("did you mean `{better}`?"),
-            None => format!("known here: {}", keys.join(", ")),
+        let keys_here = keys.iter().copied();
+        let hint = if open {
+            let Some(better) = very_close(&entry.key, keys_here) else { return };
+            format!("did you mean `{better}`?")
+        } else if let Some(path) = elsewhere(&entry.key) {
+            format!("did you mean `{path}`?")
+        } else if let Some(better) = closest(&entry.key, keys_here) {
+            format!("did you mean `{better}`?")
+        } else {
+            format!("known here: {}", keys.join(", "))
         };
         let message = format!("unknown key {}", shown(&entry.key));
         self.report(entry.place, Severity::Error, AtBoot::Ignored, message, Some(hint));
     }
 }
 
-/// Declares the settings of one map once: the type, its JSON schema (by its doc comments), and how it is read.
-///
-/// `closed`: an unknown key is a mistake. `open`: the map is shared with other programs, so only slips of ours are.
-macro_rules! block {
-    ($(#[$about:meta])* closed $name:ident { $($settings:tt)* }) => {
-        block!(@declare false [$(#[$about])* #[schemars(deny_unknown_fields)]] $name { $($settings)* });
-    };
-    ($(#[$about:meta])* open $name:ident { $($settings:tt)* }) => {
-        block!(@declare true [$(#[$about])*] $name { $($settings)* });
-    };
-    (
-        @declare $open:literal [$($about:tt)*]
-        $name:ident { $( $(#[$doc:meta])* $key:literal $field:ident: $kind:ty, )* }
-    ) => {
-        #[derive(Debug, Clone, Default, schemars::JsonSchema)]
-        $($about)*
-        pub(super) struct $name {
-            $( $(#[$doc])* #[schemars(rename = $key)] pub(super) $field: Option<$kind>, )*
-        }
-
-        impl $name {
-            const KEYS: &'static [&'static str] = &[$($key),*];
-        }
-
-        impl $crate::config::reader::Setting for $name {
-            fn read(
-                slot: &mut Option<Self>,
-                node: &$crate::config::tree::Node,
-                reader: &mut $crate::config::reader::Reader,
-            ) {
-                let block = slot.get_or_insert_with(Self::default);
-                for entry in reader.map(node) {
-                    reader.key(&entry.key, |reader| match entry.key.as_str() {
-                        $( $key => $crate::config::reader::Setting::read(&mut block.$field, &entry.value, reader), )*
-                        _ => reader.unknown(entry, Self::KEYS, $open),
-                    });
-                }
-            }
-
-            fn paths(prefix: &str, paths: &mut Vec<String>) {
-                $( <$kind as $crate::config::reader::Setting>::paths(&format!("{prefix}.{}", $key), paths); )*
-            }
-        }
-    };
+/// The path of a setting of another block that has this very key.
+fn elsewhere(key: &str) -> Option<String> {
+    let mut paths = Vec::new();
+    Document::paths("", &mut paths);
+    let path = paths.iter().find(|path| {
+        !path.starts_with(".p2p") && path.rsplit_once('.').is_some_and(|(_, last)| last == key)
+    })?;
+    Some(path.trim_start_matches('.').to_owned())
 }
-
-pub(super) use block;

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
     LogLevel, NetworkId, RoleSetting, TokenText,
-    reader::{Refusal, Text},
+    block::{Refusal, Text},
     suggest::{closest, shown},
 };
 use crate::identity::NodeId;

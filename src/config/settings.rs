@@ -213,8 +213,8 @@ impl Default for Vpn {
     }
 }
 
-/// `k3s` or `k3s-agent`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// `k3s` or `k3s-agent`. Its `Debug` shows neither arguments nor values: tokens and passwords are given there.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct K3s {
     /// Appended to ours.
     pub args: Vec<String>,
@@ -230,6 +230,21 @@ pub struct K3s {
     pub embedded_registry: bool,
     /// Do not close k3s' ports on the LAN.
     pub expose: bool,
+}
+
+impl fmt::Debug for K3s {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("K3s")
+            .field("args", &format_args!("[{}]", self.args.len()))
+            .field("env", &names)
+            .field("replace_args", &self.replace_args)
+            .field("replace_env", &self.replace_env)
+            .field("enabled", &self.enabled)
+            .field("embedded_registry", &self.embedded_registry)
+            .field("expose", &self.expose)
+            .finish()
+    }
 }
 
 /// `kubevip`: a virtual address for the API servers on the LAN.

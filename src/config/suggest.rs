@@ -2,13 +2,22 @@
 
 /// The candidate that `word` is most likely a slip of, if any is near enough.
 pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    within(3, word, candidates)
+}
+
+/// As [`closest`], for words among which those of others are expected: one slip at most.
+pub(super) fn very_close<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    within(1, word, candidates)
+}
+
+fn within<'a>(slips: usize, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody misspells a name of a few letters into a hundred, and the comparison is quadratic.
     if word.is_empty() || word.len() > 64 {
         return None;
     }
     let plain = |text: &str| text.to_lowercase().replace(['-', '_', ' ', '.'], "");
     let plain_word = plain(word);
-    let allowed = (plain_word.chars().count() / 3).clamp(1, 3);
+    let allowed = (plain_word.chars().count() / 3).clamp(1, slips);
     candidates
         .into_iter()
         .map(|candidate| (strsim::osa_distance(&plain_word, &plain(candidate)), candidate))

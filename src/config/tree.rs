@@ -164,6 +164,10 @@ struct Frame {
 }
 
 impl Builder {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a foreign enum; its other events are about presentation"
+    )]
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<Progress, Broken> {
         let place = place(&span.start);
         if self.ended {
@@ -204,7 +208,6 @@ impl Builder {
                     ));
                 }
             },
-            // The parser's other events are about presentation.
             _ => {}
         }
         Ok(Progress::More)
@@ -297,6 +300,7 @@ fn is_null(text: &str, style: ScalarStyle) -> bool {
     style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; only some of it has a better hint")]
 fn explain(error: &ScanError) -> Broken {
     let hint = match error.kind() {
         ErrorKind::TabNotAllowed

@@ -1,7 +1,7 @@
 //! The examples that users start from, and the schema that their editors use.
 
 use super::super::{
-    RoleSetting, create_config, document::Document, parse, reader::Setting, schema, schema_text,
+    RoleSetting, block::Setting, create_config, document::Document, parse, schema, schema_text,
 };
 use super::{files, in_repository, one, printed};
 use crate::config::Source;

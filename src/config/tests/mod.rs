@@ -2,6 +2,10 @@
 
 mod bad_files;
 mod examples;
+mod garbage;
+mod merging;
+mod old_keys;
+mod settings;
 
 use std::path::PathBuf;
 
