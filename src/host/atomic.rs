@@ -35,7 +35,7 @@ pub(super) fn write(
 }
 
 /// Makes a symbolic link, over whatever was at `path`.
-pub(super) fn link(path: &Path, target: &str, step: impl Fn() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn link(path: &Path, target: &Path, step: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let new = neighbour(path);
     step()?;
     if fs::symlink_metadata(&new).is_ok() {

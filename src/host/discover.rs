@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{HostError, Mode, Root};
-use crate::config::{MAX_FILE_BYTES, Source, TokenText};
+use sha2::{Digest, Sha256};
+
+use super::{HostError, Mode, Root, state::hex};
+use crate::config::{self, AtBoot, MAX_FILE_BYTES, Parsed, Source, TokenText};
 
 /// Where configuration is looked for, in the order in which it is merged.
 pub(super) const DIRECTORIES: [&str; 3] = ["/system/oem", "/oem", "/usr/local/cloud-config"];
@@ -19,17 +21,62 @@ const MAX_TOKEN_FILE: u64 = 64 * 1024;
 const MAX_FILES: usize = 1000;
 const MAX_DEPTH: usize = 8;
 
-/// The files that were found.
-pub struct Discovered {
-    /// In the order in which they are merged.
-    pub sources: Vec<Source>,
+/// The configuration of this machine, as far as it can be read.
+pub struct Loaded {
+    /// What the files say, and what is wrong in them. A token that lies in a file of its own is in it.
+    pub parsed: Parsed,
     /// Files that are there and could not be read.
     pub unreadable: Vec<HostError>,
+    /// Changes when any of the files or the kernel's command line does.
+    pub digest: [u8; 32],
+}
+
+/// Reads the configuration, from `directories` or from the usual places if there are none.
+pub fn load_config(root: &Root, mode: Mode, directories: &[PathBuf]) -> Loaded {
+    let found = discover(root, mode, directories);
+    let command_line = kernel_arguments(root);
+    let mut parsed = config::parse(&found.sources, &command_line);
+    let mut digest = Sha256::new();
+    for source in &found.sources {
+        digest.update(source.path.as_bytes());
+        digest.update((source.text.len() as u64).to_be_bytes());
+        digest.update(&source.text);
+    }
+    digest.update(command_line.as_bytes());
+    if let Some(path) = parsed.token_file.clone() {
+        match token_from(root, &path) {
+            Ok(token) => {
+                digest.update(token.reveal().as_bytes());
+                parsed.config.network_token = Some(token);
+            }
+            Err(error) => parsed.refuse("c3os.network_token_file", AtBoot::NoMesh, error.to_string(), None),
+        }
+    }
+    Loaded { parsed, unreadable: found.unreadable, digest: digest.finalize().into() }
+}
+
+impl Loaded {
+    /// Whether the configuration is another than when this was last asked since the machine booted, by whomever.
+    ///
+    /// # Errors
+    /// [`HostError::File`] if that could not be remembered.
+    pub fn is_news(&self, root: &Root) -> Result<bool, HostError> {
+        let path = root.runtime("configuration");
+        root.write_if_other(&path, format!("{}\n", hex(&self.digest)).as_bytes(), 0o644)
+    }
+}
+
+/// The files that were found.
+struct Discovered {
+    /// In the order in which they are merged.
+    sources: Vec<Source>,
+    /// Files that are there and could not be read.
+    unreadable: Vec<HostError>,
 }
 
 /// Reads the configuration files: those of `directories`, or of the usual places if there are none. Directories are
 /// searched all the way down, in the order of paths, for `*.yaml` and `*.yml`.
-pub fn discover(root: &Root, mode: Mode, directories: &[PathBuf]) -> Discovered {
+fn discover(root: &Root, mode: Mode, directories: &[PathBuf]) -> Discovered {
     let mut paths = Vec::new();
     if directories.is_empty() {
         for directory in DIRECTORIES {
@@ -58,17 +105,14 @@ pub fn discover(root: &Root, mode: Mode, directories: &[PathBuf]) -> Discovered 
 }
 
 /// The kernel's command line.
-pub fn kernel_arguments(root: &Root) -> String {
+fn kernel_arguments(root: &Root) -> String {
     fs::read(root.path("/proc/cmdline"))
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default()
 }
 
 /// Reads `c3os.network_token_file`.
-///
-/// # Errors
-/// [`HostError::File`] if it cannot be read or is no text.
-pub fn token_from(root: &Root, path: &str) -> Result<TokenText, HostError> {
+fn token_from(root: &Root, path: &str) -> Result<TokenText, HostError> {
     let path = root.path(path);
     let failed = |source| HostError::File { operation: "read the token file", path: path.clone(), source };
     let mut text = String::new();

@@ -19,7 +19,7 @@ use super::{Fingerprint, HostError, Likeness, Root, state};
 use crate::identity::{Identity, NodeId};
 
 const NAME: &str = "identity";
-const FINGERPRINT: &str = "fingerprint";
+pub(super) const FINGERPRINT: &str = "fingerprint";
 /// What belongs to the member that an identity is, and not to the machine. `identity` comes last: as long as it is
 /// there, a move that a power cut ended is taken up again.
 const OF_THE_MEMBER: [&str; 7] = ["applied", "deployed", "lease", "name", "ledger", "pending", NAME];

@@ -14,6 +14,7 @@
 
 mod apply;
 mod atomic;
+mod boot;
 mod discover;
 mod fingerprint;
 mod identity;
@@ -35,12 +36,13 @@ use std::{io, path::PathBuf};
 use crate::election::ClusterId;
 
 pub use apply::{Outcome, UnitAction, apply};
-pub use discover::{Discovered, discover, kernel_arguments, token_from};
+pub use boot::{AGENT, MachineId, agent_is_enabled, keep_machine_id, set_agent_enabled};
+pub use discover::{Loaded, load_config};
 pub use fingerprint::{Fingerprint, Likeness};
 pub use identity::{IdentityFound, Origin, load_identity};
 pub use ledger::LedgerFile;
 pub use machine::{Mode, inspect, mode, other_provider};
-pub use name::{Names, fix_names, names, saved_machine_id};
+pub use name::{Names, fix_names, names};
 pub use observe::{K3sObserved, k3s_version, kubeconfig, observe};
 pub use root::Root;
 pub use services::{NoServices, Services, UnitState, UnitStatus, detect, of_kind};

@@ -43,18 +43,13 @@ pub fn fix_names(root: &Root, assigned: &str) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Where the machine id is kept across boots of images whose `/etc` is volatile.
-pub fn saved_machine_id(root: &Root) -> std::path::PathBuf {
-    root.path("/usr/local/etc/machine-id")
-}
-
 /// `/etc/machine-id`, if it is one: 32 hexadecimal digits (machine-id(5)).
-pub(crate) fn machine_id(root: &Root) -> Option<String> {
+pub(super) fn machine_id(root: &Root) -> Option<String> {
     valid_machine_id(&fs::read_to_string(root.path("/etc/machine-id")).ok()?)
 }
 
 /// The id in the text of such a file.
-pub(crate) fn valid_machine_id(text: &str) -> Option<String> {
+pub(super) fn valid_machine_id(text: &str) -> Option<String> {
     let text = text.trim();
     let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     (digits && text.bytes().any(|b| b != b'0')).then(|| text.to_ascii_lowercase())

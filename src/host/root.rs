@@ -99,6 +99,15 @@ impl Root {
         Ok(same_kind && fs::read(path).map_err(failed)? == bytes)
     }
 
+    /// [`write`](Self::write), unless the file is just so already; whether it was not.
+    pub(super) fn write_if_other(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<bool, HostError> {
+        let other = !self.holds(path, bytes, mode)?;
+        if other {
+            self.write(path, bytes, mode)?;
+        }
+        Ok(other)
+    }
+
     /// Removes a file; whether there was one.
     pub(super) fn remove(&self, path: &Path) -> Result<bool, HostError> {
         let removed = self.step().and_then(|()| fs::remove_file(path));
@@ -110,8 +119,8 @@ impl Root {
     }
 
     /// Makes `path` a symbolic link to `target`; whether something changed.
-    pub(super) fn link(&self, path: &Path, target: &str) -> Result<bool, HostError> {
-        if fs::read_link(path).is_ok_and(|old| old == Path::new(target)) {
+    pub(super) fn link(&self, path: &Path, target: &Path) -> Result<bool, HostError> {
+        if fs::read_link(path).is_ok_and(|old| old == target) {
             return Ok(false);
         }
         let failed = |source| HostError::File { operation: "link", path: path.to_owned(), source };

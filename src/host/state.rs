@@ -76,16 +76,16 @@ pub(super) fn read<T: DeserializeOwned>(root: &Root, name: &str) -> Result<Optio
     }
 }
 
+/// Reads a fact, if it is there and whole, and touches nothing.
+pub(super) fn peek<T: DeserializeOwned>(root: &Root, name: &str) -> Option<T> {
+    decode(&root.read(&root.state(name)).ok()??).ok()
+}
+
 /// Keeps a fact for root's eyes; whether it differed from what was kept.
 pub(super) fn write<T: Serialize>(root: &Root, name: &str, value: &T) -> Result<bool, HostError> {
     let path = root.state(name);
-    let bytes = encode(value);
-    if root.holds(&path, &bytes, 0o600)? {
-        return Ok(false);
-    }
     root.prepare()?;
-    root.write(&path, &bytes, 0o600)?;
-    Ok(true)
+    root.write_if_other(&path, &encode(value), 0o600)
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
