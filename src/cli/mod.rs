@@ -6,6 +6,7 @@
 mod create_config;
 mod generate_token;
 mod schema;
+mod stage;
 
 use std::{io, process::ExitCode};
 
@@ -30,6 +31,7 @@ enum Verb {
     #[command(alias = "c")]
     CreateConfig(create_config::Args),
     Schema(schema::Args),
+    Stage(stage::Args),
 }
 
 /// Carries out what was asked for.
@@ -41,6 +43,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::GenerateToken(args) => generate_token::run(args),
         Verb::CreateConfig(args) => create_config::run(args),
         Verb::Schema(args) => schema::run(args),
+        Verb::Stage(args) => stage::run(args),
     }
 }
 
@@ -57,7 +60,7 @@ pub fn start_logging(cli: &Cli) {
 /// Programs that run for long tell what they do; the others only what is wrong.
 fn default_filter(verb: &Verb) -> &'static str {
     match verb {
-        Verb::GenerateToken(_) | Verb::CreateConfig(_) | Verb::Schema(_) => "warn",
+        Verb::GenerateToken(_) | Verb::CreateConfig(_) | Verb::Schema(_) | Verb::Stage(_) => "warn",
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
 
 /// Does this program's part of one boot stage; the cloud-init runner calls it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Which stage.
     #[arg(value_enum)]
     stage: Stage,
@@ -115,7 +115,7 @@ fn decide(stage: Stage, seen: &Seen) -> Vec<Step> {
 ///
 /// # Errors
 /// None that would keep a machine from booting.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let root = Root::at(&args.root);
     let services = host::detect(&root);
     let failures = carry_out(args.stage, &root, services.as_ref(), &mut |line| tell(&root, line));
