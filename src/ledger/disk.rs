@@ -1,11 +1,11 @@
 //! The ledger as bytes on a disk that lies, loses power and flips bits.
 //!
 //! ```text
-//! file   = record*          a snapshot, then what was appended
-//! record = magic (4) | length of payload (4, LE) | checksum (8: SHA-256 of secret and payload, cut) | payload
+//! file   = record*          a snapshot that ends with Complete, then what was appended
+//! record = magic (4) | length of payload (4, LE) | its complement (4) | checksum (8) | payload
 //! ```
 //! Whatever happens to some bytes costs the records they are in: reading goes on at the next whole record. The
-//! checksum is keyed, so that no peer can plant a record inside of a value for that moment.
+//! checksum is a cut SHA-256, keyed so that no peer can plant a record inside of a value for that moment.
 
 use std::{fmt, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::identity::{Identity, NodeId};
 
 /// Starts every record; the last byte is the version of the format.
 const MAGIC: [u8; 4] = [0xC3, 0x05, 0x4C, 0x01];
-const HEADER: usize = 16;
+const HEADER: usize = 20;
 /// No record is longer: a proof of equivocation with two entries.
 const MAX_PAYLOAD: usize = 2 * MAX_ENTRY + 64;
 
@@ -54,13 +54,28 @@ pub(super) enum Record {
     Proof(Equivocation),
     /// An author that was put out.
     Forget(NodeId),
+    /// The end of the snapshot: what follows was appended and may end anywhere.
+    Complete,
+}
+
+/// The first byte of a payload. A later version may add kinds: they are passed over.
+mod kind {
+    pub(super) const MARK: u8 = 1;
+    pub(super) const AMNESIA: u8 = 2;
+    pub(super) const ENTRY: u8 = 3;
+    pub(super) const HAVE: u8 = 4;
+    pub(super) const PROOF: u8 = 5;
+    pub(super) const FORGET: u8 = 6;
+    pub(super) const COMPLETE: u8 = 7;
 }
 
 /// What reading a ledger file found amiss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
-    /// There is nothing in it, not even the first record that every ledger file starts with.
+    /// There is nothing in it, not even the snapshot that every ledger file starts with.
     Missing,
+    /// It ends inside of its snapshot, which is written at once or not at all.
+    CutSnapshot,
     /// The last append was cut short, as a crash in the middle of it does. Nothing that was confirmed is lost.
     TornTail {
         /// How many bytes were left over.
@@ -79,7 +94,7 @@ impl Damage {
     /// Whether something may be gone that had been confirmed to be on disk.
     pub fn is_loss(&self) -> bool {
         match self {
-            Self::Missing | Self::Lost { .. } => true,
+            Self::Missing | Self::CutSnapshot | Self::Lost { .. } => true,
             Self::TornTail { .. } => false,
         }
     }
@@ -92,6 +107,9 @@ impl fmt::Display for Damage {
                 f,
                 "the ledger file is empty or gone; what this node had written is asked back from peers"
             ),
+            Self::CutSnapshot => {
+                write!(f, "the ledger file is cut short; what is missing is asked back from peers")
+            }
             Self::TornTail { bytes } => {
                 write!(f, "the last write was cut short ({bytes} bytes); nothing confirmed is lost")
             }
@@ -108,29 +126,31 @@ pub(super) fn write_record(out: &mut Vec<u8>, key: &DiskKey, record: &Record) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER]);
     match record {
-        Record::Mark(author, seq) => put_number(out, 1, author, *seq),
-        Record::Amnesia(author) => put_number(out, 2, author, 0),
-        Record::Have(author, have) => put_number(out, 4, author, *have),
-        Record::Forget(author) => put_number(out, 6, author, 0),
+        Record::Mark(author, seq) => put_number(out, kind::MARK, author, *seq),
+        Record::Amnesia(author) => put_number(out, kind::AMNESIA, author, 0),
+        Record::Have(author, have) => put_number(out, kind::HAVE, author, *have),
+        Record::Forget(author) => put_number(out, kind::FORGET, author, 0),
         Record::Entry(entry, left) => {
-            out.push(3);
+            out.push(kind::ENTRY);
             let left = left.map_or(u64::MAX, |left| left.as_millis() as u64);
             out.extend_from_slice(&left.to_le_bytes());
             out.extend_from_slice(entry.to_bytes());
         }
         Record::Proof(proof) => {
             let (one, other) = proof.entries();
-            out.push(5);
+            out.push(kind::PROOF);
             out.extend_from_slice(&(one.to_bytes().len() as u32).to_le_bytes());
             out.extend_from_slice(one.to_bytes());
             out.extend_from_slice(other.to_bytes());
         }
+        Record::Complete => out.push(kind::COMPLETE),
     }
     let sum = key.checksum(&out[start + HEADER..]);
     let length = (out.len() - start - HEADER) as u32;
     out[start..start + 4].copy_from_slice(&MAGIC);
     out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
-    out[start + 8..start + HEADER].copy_from_slice(&sum);
+    out[start + 8..start + 12].copy_from_slice(&(!length).to_le_bytes());
+    out[start + 12..start + HEADER].copy_from_slice(&sum);
 }
 
 fn put_number(out: &mut Vec<u8>, kind: u8, author: &NodeId, number: u64) {
@@ -164,18 +184,17 @@ pub(super) fn read_records(disk: &[u8], key: &DiskKey) -> (Vec<Record>, Vec<Dama
             damage.push(Damage::Lost { offset: start, bytes });
         }
     }
+    if !damage.iter().any(Damage::is_loss) && !records.contains(&Record::Complete) {
+        damage = vec![Damage::CutSnapshot];
+    }
     (records, damage)
 }
 
 /// The payload of the whole record at `at`, and where the next starts.
 fn payload_at<'a>(disk: &'a [u8], at: usize, key: &DiskKey) -> Option<(&'a [u8], usize)> {
     let (header, rest) = disk[at..].split_first_chunk::<HEADER>()?;
-    let (magic, header) = header.split_first_chunk::<4>()?;
-    let (length, sum) = header.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    if *magic != MAGIC || length > MAX_PAYLOAD {
-        return None;
-    }
+    let length = length_in(header)?;
+    let sum = &header[12..];
     let payload = rest.get(..length)?;
     (key.checksum(payload) == sum).then_some((payload, at + HEADER + length))
 }
@@ -186,36 +205,47 @@ fn is_cut_short(tail: &[u8]) -> bool {
     if tail.iter().all(|byte| *byte == 0) {
         return true;
     }
-    let begins = tail.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic);
-    let length = tail.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
-    begins
-        && length.is_none_or(|length| length as usize <= MAX_PAYLOAD && tail.len() < HEADER + length as usize)
+    match tail.get(..12) {
+        Some(header) => length_in(header).is_some_and(|length| tail.len() < HEADER + length),
+        None => tail.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic),
+    }
+}
+
+/// The length that a record's header announces, if it is one.
+fn length_in(header: &[u8]) -> Option<usize> {
+    let (magic, rest) = header.split_first_chunk::<4>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (complement, _) = rest.split_first_chunk::<4>()?;
+    let (length, complement) = (u32::from_le_bytes(*length), u32::from_le_bytes(*complement));
+    let good = *magic == MAGIC && length == !complement && length as usize <= MAX_PAYLOAD;
+    good.then_some(length as usize)
 }
 
 fn parse(payload: &[u8]) -> Option<Record> {
-    let (kind, rest) = payload.split_first()?;
+    let (first, rest) = payload.split_first()?;
     let number = || {
         let (author, number) = rest.split_first_chunk::<32>()?;
         Some((NodeId::from_bytes(*author), u64::from_le_bytes(number.try_into().ok()?)))
     };
-    match kind {
-        1 => number().map(|(author, seq)| Record::Mark(author, seq)),
-        2 => number().map(|(author, _)| Record::Amnesia(author)),
-        3 => {
+    match *first {
+        kind::MARK => number().map(|(author, seq)| Record::Mark(author, seq)),
+        kind::AMNESIA => number().map(|(author, _)| Record::Amnesia(author)),
+        kind::ENTRY => {
             let (left, entry) = rest.split_first_chunk::<8>()?;
             let left = u64::from_le_bytes(*left);
             let left = (left != u64::MAX).then(|| Duration::from_millis(left).min(MAX_TTL));
             Some(Record::Entry(SignedEntry::parse_unverified(entry).ok()?, left))
         }
-        4 => number().map(|(author, have)| Record::Have(author, have)),
-        5 => {
+        kind::HAVE => number().map(|(author, have)| Record::Have(author, have)),
+        kind::PROOF => {
             let (length, entries) = rest.split_first_chunk::<4>()?;
             let (one, other) = entries.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             let one = SignedEntry::parse_unverified(one).ok()?;
             let other = SignedEntry::parse_unverified(other).ok()?;
             Equivocation::new(one, other).map(Record::Proof)
         }
-        6 => number().map(|(author, _)| Record::Forget(author)),
+        kind::FORGET => number().map(|(author, _)| Record::Forget(author)),
+        kind::COMPLETE => Some(Record::Complete),
         _ => None,
     }
 }

@@ -17,6 +17,7 @@
 //!
 //! Pure: bytes, `now` and randomness come in as arguments.
 
+mod admission;
 mod author;
 mod counters;
 mod digest;
@@ -27,6 +28,7 @@ mod error;
 mod inbound;
 mod key;
 mod neighbour;
+mod outbound;
 mod own;
 mod persistence;
 mod rate;

@@ -170,7 +170,7 @@ impl Ledger {
                 self.own.raise_mark(seq);
             }
             Record::Amnesia(author) if author == self.id() => self.own.amnesia = true,
-            Record::Mark(..) | Record::Amnesia(_) => {}
+            Record::Mark(..) | Record::Amnesia(_) | Record::Complete => {}
             Record::Entry(entry, left) => {
                 if entry.author() == self.id() {
                     self.own.raise_mark(entry.seq());
@@ -256,6 +256,9 @@ impl Ledger {
         for Unwritten { entry, deadline } in self.own.sign_drafts(&self.identity) {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(self.now));
             disk::write_record(bytes, &self.persistence.key, &Record::Entry(entry.clone(), left));
+        }
+        if kind == WriteKind::Replace {
+            self.write(bytes, &Record::Complete);
         }
     }
 

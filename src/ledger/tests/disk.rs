@@ -5,11 +5,13 @@ use crate::ledger::{Damage, disk::Record, disk::write_record, own::LOSS_JUMP};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A file of a ledger with entries of its own and of somebody else, in several appends; and their lengths.
+/// A file of a ledger with entries of its own and of somebody else, in several appends; and its length after each.
 fn file() -> (Vec<u8>, Vec<usize>) {
     let now = start();
     let mut ledger = Ledger::new(identity(1), [1; 32], now);
     let (mut disk, mut lengths) = (Vec::new(), Vec::new());
+    save(&mut ledger, &mut disk, now);
+    lengths.push(disk.len());
     for round in 0..4_u8 {
         ledger.put(format!("key/{}", round % 3).parse().unwrap(), vec![round; 20], None, now).unwrap();
         save(&mut ledger, &mut disk, now);
@@ -47,14 +49,45 @@ fn a_file_cut_at_any_byte_loses_only_what_was_never_confirmed_by_then() {
     let whole = reading(&Ledger::restore(identity(1), [1; 32], &disk, start()).0);
     for cut in 1..=disk.len() {
         let (ledger, damage) = Ledger::restore(identity(1), [1; 32], &disk[..cut], start());
+        if cut < lengths[0] {
+            assert_eq!(damage, [Damage::CutSnapshot], "a snapshot is there as a whole or not at all");
+            continue;
+        }
         assert!(damage.iter().all(|damage| !damage.is_loss()), "a torn append is no loss: {damage:?}");
         assert!(!ledger.amnesia());
-        let confirmed = lengths.iter().filter(|length| **length <= cut).count();
+        let confirmed = lengths.iter().filter(|length| **length <= cut).count() - 1;
         assert!(ledger.of_author(identity(1).id()).count() >= confirmed.min(3));
         assert!(ledger.authors().all(|author| [identity(1).id(), identity(2).id()].contains(&author)));
         if cut == disk.len() {
             assert_eq!(reading(&ledger), whole);
         }
+    }
+}
+
+#[test]
+fn a_file_of_zeros_or_a_shorter_snapshot_is_a_loss() {
+    let (mut disk, now) = (Vec::new(), start());
+    let mut ledger = Ledger::new(identity(1), [1; 32], now);
+    ledger.put("machine".parse().unwrap(), b"x".to_vec(), None, now).unwrap();
+    save(&mut ledger, &mut disk, now);
+    for cut in 0..disk.len() {
+        assert!(Ledger::restore(identity(1), [1; 32], &disk[..cut], now).0.amnesia());
+        assert!(Ledger::restore(identity(1), [1; 32], &vec![0; cut], now).0.amnesia());
+    }
+    // Zeros behind a good snapshot are what a crash leaves of an append.
+    disk.extend_from_slice(&[0; 50]);
+    let (ledger, damage) = Ledger::restore(identity(1), [1; 32], &disk, now);
+    assert_eq!(damage, [Damage::TornTail { bytes: 50 }]);
+    assert!(!ledger.amnesia());
+}
+
+#[test]
+fn a_flipped_bit_in_the_last_record_is_a_loss_and_not_a_torn_write() {
+    let (disk, lengths) = file();
+    for at in lengths[lengths.len() - 2]..disk.len() {
+        let mut disk = disk.clone();
+        disk[at] ^= 0x04;
+        assert!(Ledger::restore(identity(1), [1; 32], &disk, start()).0.amnesia(), "byte {at}");
     }
 }
 
