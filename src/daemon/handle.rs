@@ -30,6 +30,8 @@ pub enum Command {
     },
     /// All live ledger entries, secrets left out.
     Ledger,
+    /// Draw the picture of this member anew.
+    Look,
     /// Read the configuration files again.
     Reload,
 }
@@ -44,7 +46,22 @@ pub enum Reply {
     /// The kubeconfig, as YAML. It opens the cluster: never log it.
     Kubeconfig(Zeroizing<String>),
     /// Author, key, value as JSON.
-    Ledger(BTreeMap<NodeId, BTreeMap<String, serde_json::Value>>),
+    Ledger(Vec<LedgerLine>),
+}
+
+/// One entry of the ledger, to look at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerLine {
+    /// Who says it.
+    pub author: NodeId,
+    /// The number of its write.
+    pub seq: u64,
+    /// Under which key.
+    pub key: String,
+    /// What, as JSON; none for secrets and for what JSON cannot say.
+    pub value: Option<serde_json::Value>,
+    /// Size of the signed entry.
+    pub bytes: usize,
 }
 
 /// Why a command was not carried out.
@@ -83,9 +100,9 @@ pub struct Happening {
 /// The way to a running agent. Cheap to clone; it outlives the agent, then every call is refused.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(super) commands: mpsc::Sender<(Command, oneshot::Sender<Result<Reply, Refusal>>)>,
-    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
-    pub(super) happenings: broadcast::Sender<Happening>,
+    calls: mpsc::Sender<Call>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    happenings: broadcast::Sender<Happening>,
 }
 
 impl Handle {
@@ -94,15 +111,16 @@ impl Handle {
     /// # Errors
     /// What the agent says against it, or that it is stopping.
     pub async fn call(&self, command: Command) -> Result<Reply, Refusal> {
-        let stopping =
-            || Refusal { kind: RefusalKind::NotYet, reason: "the agent is stopping; try again".to_owned() };
         let (reply, answer) = oneshot::channel();
-        self.commands.send((command, reply)).await.map_err(|_| stopping())?;
+        let stopping = || Refusal::not_yet("the agent is stopping or starting; try again");
+        self.calls.send(Call { command, reply }).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 
-    /// The latest picture of this member.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    /// The picture of this member as it is now, paths and counters included; the last one if the agent is busy ending.
+    pub async fn look(&self) -> Arc<Snapshot> {
+        // Refused only when there is nothing newer to see.
+        let _ = self.call(Command::Look).await;
         self.snapshot.borrow().clone()
     }
 
@@ -114,5 +132,83 @@ impl Handle {
     /// Follows what happens from now on; a slow reader misses the oldest.
     pub fn happenings(&self) -> broadcast::Receiver<Happening> {
         self.happenings.subscribe()
+    }
+}
+
+/// The daemon's end of a [`Handle`].
+pub struct Control {
+    calls: mpsc::Receiver<Call>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    happenings: broadcast::Sender<Happening>,
+    /// Kept so that waiting for calls never ends.
+    _open: mpsc::Sender<Call>,
+}
+
+/// One command that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Result<Reply, Refusal>>,
+}
+
+pub(super) fn channel(first: Snapshot) -> (Handle, Control) {
+    let (sender, calls) = mpsc::channel(16);
+    let (snapshot, watched) = watch::channel(Arc::new(first));
+    let (happenings, _) = broadcast::channel(256);
+    let handle = Handle { calls: sender.clone(), snapshot: watched, happenings: happenings.clone() };
+    (handle, Control { calls, snapshot, happenings, _open: sender })
+}
+
+impl Control {
+    /// The next call.
+    pub(super) async fn next(&mut self) -> Call {
+        match self.calls.recv().await {
+            Some(call) => call,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn show(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.send_replace(snapshot);
+    }
+
+    pub(super) fn tell<const N: usize>(&self, name: &str, details: [(&str, String); N]) {
+        let details = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        // Nobody listening is the usual case.
+        let _ = self.happenings.send(Happening { name: name.to_owned(), details });
+    }
+}
+
+impl Call {
+    pub(super) fn answer(self, answer: Result<Reply, Refusal>) {
+        // Whoever asked may have gone.
+        let _ = self.reply.send(answer);
+    }
+
+    pub(super) fn is_reload(&self) -> bool {
+        self.command == Command::Reload
+    }
+
+    /// Answers on a machine that is on no mesh; whether it was asked to read its configuration again.
+    pub(super) fn refuse_without_mesh(self) -> bool {
+        let reload = self.is_reload();
+        let answer = match self.command {
+            Command::Reload | Command::Look => Ok(Reply::Done),
+            Command::SetRole { .. } | Command::Ping { .. } | Command::Kubeconfig { .. } | Command::Ledger => {
+                Err(Refusal::not_yet("this machine is on no mesh: `c3os status` says why"))
+            }
+        };
+        let _ = self.reply.send(answer);
+        reload
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(kind: RefusalKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+
+    pub(super) fn not_yet(reason: impl Into<String>) -> Self {
+        Self::new(RefusalKind::NotYet, reason)
     }
 }

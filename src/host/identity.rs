@@ -22,7 +22,8 @@ const NAME: &str = "identity";
 pub(super) const FINGERPRINT: &str = "fingerprint";
 /// What belongs to the member that an identity is, and not to the machine. `identity` comes last: as long as it is
 /// there, a move that a power cut ended is taken up again.
-const OF_THE_MEMBER: [&str; 7] = ["applied", "deployed", "lease", "name", "ledger", "pending", NAME];
+const OF_THE_MEMBER: [&str; 8] =
+    ["applied", "certificate", "deployed", "lease", "name", "ledger", "pending", NAME];
 
 /// This machine's identity, and how it came by it.
 #[derive(Debug)]
@@ -50,6 +51,11 @@ pub enum Origin {
 struct Stored {
     id: NodeId,
     seed: String,
+}
+
+/// Whether this machine has an identity file, good or bad.
+pub fn has_identity(root: &Root) -> bool {
+    fs::symlink_metadata(root.state(NAME)).is_ok()
 }
 
 /// Reads the identity, or makes one from `fresh`, 32 bytes of the operating system's random source.

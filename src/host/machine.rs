@@ -6,8 +6,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::Ipv4Net;
+
 use super::{Root, services};
-use crate::k3s::Machine;
+use crate::{address::LocalNet, k3s::Machine};
 
 /// Nobody builds this program before 2026-11-01 UTC; builds that say when they were made are asked instead.
 const NOT_BUILT_BEFORE: u64 = 1_793_491_200;
@@ -66,6 +68,19 @@ pub fn inspect(root: &Root) -> Machine {
         clock_before_build: SystemTime::now() < UNIX_EPOCH + Duration::from_secs(build_time()),
         k3s_has_state: root.path("/var/lib/rancher/k3s/server/tls/server-ca.crt").exists(),
     }
+}
+
+/// The IPv4 networks that this machine's interfaces are in, by the interface's name.
+pub fn local_networks() -> Vec<LocalNet> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?.as_sockaddr_in()?.ip();
+            let mask = interface.netmask?.as_sockaddr_in()?.ip();
+            let net = Ipv4Net::with_netmask(address, mask).ok()?;
+            Some(LocalNet { owner: interface.interface_name, net: net.trunc() })
+        })
+        .collect()
 }
 
 /// Absolute path of k3s on the machine.

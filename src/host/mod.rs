@@ -39,14 +39,16 @@ pub use apply::{Outcome, UnitAction, apply};
 pub use boot::{AGENT, MachineId, agent_is_enabled, keep_machine_id, set_agent_enabled};
 pub use discover::{Loaded, load_config};
 pub use fingerprint::{Fingerprint, Likeness};
-pub use identity::{IdentityFound, Origin, load_identity};
+pub use identity::{IdentityFound, Origin, has_identity, load_identity};
 pub use ledger::LedgerFile;
-pub use machine::{Mode, inspect, mode, other_provider};
+pub use machine::{Mode, inspect, local_networks, mode, other_provider};
 pub use name::{Names, fix_names, names};
 pub use observe::{K3sObserved, k3s_version, kubeconfig, observe};
 pub use root::Root;
 pub use services::{NoServices, Services, UnitState, UnitStatus, detect, of_kind};
-pub use state::{Lease, read_applied, read_lease, read_peers, write_lease, write_peers};
+pub use state::{
+    read_applied, read_certificate, read_lease, read_peers, write_certificate, write_lease, write_peers,
+};
 
 /// What went wrong on the machine.
 #[derive(Debug, thiserror::Error)]

@@ -2,24 +2,16 @@
 //!
 //! A file is one line `c3os-state 1 <SHA-256 of the rest>` and JSON, so that a cut or altered file is known for one.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{HostError, Root};
-use crate::k3s::Applied;
+use crate::{address::Lease, k3s::Applied};
 
 const MAGIC: &str = "c3os-state 1 ";
-
-/// The overlay address of this machine, good from the first moment of the next boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// The mesh it belongs to, in hexadecimal digits; a lease of another mesh means nothing here.
-    pub mesh_id: String,
-    /// The address.
-    pub address: Ipv4Addr,
-}
 
 /// Reads `applied`: what was made of this machine.
 ///
@@ -43,6 +35,23 @@ pub fn read_lease(root: &Root) -> Result<Option<Lease>, HostError> {
 /// [`HostError::File`].
 pub fn write_lease(root: &Root, lease: &Lease) -> Result<bool, HostError> {
     write(root, "lease", lease)
+}
+
+/// Reads `certificate`: the proof of the cluster that this machine belongs to, as bytes.
+///
+/// # Errors
+/// As [`read_applied`].
+pub fn read_certificate(root: &Root) -> Result<Option<Vec<u8>>, HostError> {
+    let text: Option<String> = read(root, "certificate")?;
+    Ok(text.and_then(|text| BASE64_STANDARD.decode(text).ok()))
+}
+
+/// Keeps the certificate, for good; whether it differed from what was kept.
+///
+/// # Errors
+/// [`HostError::File`].
+pub fn write_certificate(root: &Root, certificate: &[u8]) -> Result<bool, HostError> {
+    write(root, "certificate", &BASE64_STANDARD.encode(certificate))
 }
 
 /// Reads `peers`: where peers were reached last, best first, as multiaddresses.

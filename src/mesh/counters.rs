@@ -8,7 +8,7 @@ use std::{
 use super::Refusal;
 
 /// Counts since the start of the mesh; all only rise, but for the last two.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
     /// Messages given to a neighbour's connection.
     pub messages_sent: u64,

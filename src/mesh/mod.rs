@@ -123,7 +123,8 @@ pub enum RequestKind {
 }
 
 /// Why somebody who connected did not become a neighbour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// It does not know our token.
     OtherToken,

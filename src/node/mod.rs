@@ -66,6 +66,8 @@ pub struct Node {
     events: VecDeque<Event>,
     /// Something changed since the last evaluation.
     due: bool,
+    /// An evaluation has happened that nobody was shown.
+    shown: bool,
 }
 
 /// What was observed on this machine, the latest of each.
@@ -145,6 +147,7 @@ impl Node {
             told: Told::default(),
             events: VecDeque::new(),
             due: true,
+            shown: false,
         };
         node.evaluate(now);
         Ok((node, damage))
@@ -296,6 +299,7 @@ impl Node {
             }
         }
         self.tell(&members, &assignments);
+        self.shown = false;
     }
 
     /// Says who we are and with whom we are connected.
@@ -388,6 +392,16 @@ impl Node {
     /// The cluster that this machine belongs to.
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.pinned.as_ref().map(|pinned| pinned.cluster().cluster_id)
+    }
+
+    /// Whether [`Node::snapshot`] may differ from when this was asked last.
+    pub fn poll_shown(&mut self) -> bool {
+        !std::mem::replace(&mut self.shown, true)
+    }
+
+    /// Our address lease.
+    pub fn lease(&self) -> Option<Lease> {
+        self.lease.lease()
     }
 
     /// The ledger, to look at.

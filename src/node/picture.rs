@@ -142,11 +142,20 @@ impl Node {
     }
 }
 
-/// A room's counters as `room.reason`.
+/// A room's counters as `room.reason`, or `room.what.reason` where it counts several things by reason.
 pub fn named(room: &str, counters: &impl serde::Serialize) -> BTreeMap<String, u64> {
-    let fields = match serde_json::to_value(counters) {
-        Ok(serde_json::Value::Object(fields)) => fields,
-        Ok(_) | Err(_) => return BTreeMap::new(),
-    };
-    fields.into_iter().filter_map(|(name, count)| Some((format!("{room}.{name}"), count.as_u64()?))).collect()
+    fn collect(name: &str, value: &serde_json::Value, into: &mut BTreeMap<String, u64>) {
+        if let serde_json::Value::Object(fields) = value {
+            for (field, value) in fields {
+                collect(&format!("{name}.{field}"), value, into);
+            }
+        } else if let Some(count) = value.as_u64() {
+            into.insert(name.to_owned(), count);
+        }
+    }
+    let mut named = BTreeMap::new();
+    if let Ok(value) = serde_json::to_value(counters) {
+        collect(room, &value, &mut named);
+    }
+    named
 }

@@ -35,6 +35,45 @@ pub struct Snapshot {
     pub counters: BTreeMap<String, u64>,
 }
 
+impl Snapshot {
+    /// What there is to show before a machine is on any mesh.
+    pub fn empty() -> Self {
+        let node = Member {
+            id: NodeId::from_bytes([0; 32]),
+            name: String::new(),
+            uuid: String::new(),
+            network_id: NetworkId::default(),
+            role_setting: RoleSetting::Auto,
+            role: None,
+            observer: true,
+            live: false,
+            ipv4: None,
+            ipv6: Ipv6Addr::UNSPECIFIED,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            platform: String::new(),
+            unit: None,
+        };
+        let cluster = Cluster {
+            network_id: NetworkId::default(),
+            state: ClusterState::Observing,
+            message: "this machine is on no mesh yet".to_owned(),
+            id: None,
+            founder: None,
+            minimum_nodes: None,
+            conflicts: Vec::new(),
+        };
+        Self {
+            node,
+            cluster,
+            role: RoleState::default(),
+            members: Vec::new(),
+            peers: Vec::new(),
+            problems: Vec::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+}
+
 /// One member of the mesh, as the ledger tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {

@@ -1,0 +1,190 @@
+//! What the mesh, the data plane and the node say, and what is done about it.
+
+use std::{net::IpAddr, time::Instant};
+
+use sd_notify::NotifyState;
+
+use super::{
+    agent::Agent,
+    data_plane::{DEFAULT_MTU, DataPlaneEvent},
+    handle::Control,
+    questions,
+};
+use crate::{
+    address, host,
+    mesh::{MeshEvent, RequestKind},
+    node::{Event, Observed},
+    tun::Overlay,
+    tunnel::PeerRoute,
+};
+
+impl Agent {
+    pub(super) fn handle_mesh(&mut self, event: MeshEvent) {
+        let now = Instant::now();
+        match event {
+            MeshEvent::PeerUp { id, address } => {
+                tracing::info!(target: "c3os::_events::peer-up", %id, %address, "A peer came");
+                self.underlay.insert(id, address);
+                self.parts.node.handle_peer_up(id, now);
+                self.set_routes();
+                if let Some(data) = &self.parts.data {
+                    data.peer_connected(id);
+                }
+                if !self.parts.bridge {
+                    self.remember_peers();
+                }
+            }
+            MeshEvent::PeerDown { id } => {
+                tracing::info!(target: "c3os::_events::peer-down", %id, "A peer went");
+                self.parts.node.handle_peer_down(id, now);
+            }
+            MeshEvent::Message { from, bytes } => {
+                if let Err(fault) = self.parts.node.handle_message(from, &bytes, now) {
+                    self.faults_of_peers += 1;
+                    tracing::debug!(%from, %fault, "A message had no effect");
+                }
+            }
+            MeshEvent::Request { from, kind: RequestKind::DataHandshake, bytes, reply } => {
+                let Some(data) = self.parts.data.clone() else { return };
+                tokio::spawn(async move {
+                    // The asker may have given up.
+                    let _ = reply.send(data.handshake_request(from, bytes).await);
+                });
+            }
+            MeshEvent::Request { from, kind: RequestKind::Kubeconfig, reply, .. } => {
+                let _ = reply.send(questions::encode(&self.own_kubeconfig(Some(from))));
+            }
+            MeshEvent::Request { kind: RequestKind::Command, bytes, reply, .. } => {
+                let _ = reply.send(questions::encode(&self.carry_out_for_member(&bytes)));
+            }
+            MeshEvent::Found { id, .. } => tracing::debug!(%id, "Somebody was found"),
+            MeshEvent::Refused { id, address, reason } => {
+                tracing::info!(%id, %address, ?reason, "A stranger, or no room");
+            }
+        }
+    }
+
+    pub(super) fn handle_data(&mut self, event: DataPlaneEvent) {
+        match event {
+            DataPlaneEvent::HandshakeWanted { peer, ticket, message } => {
+                let Some(data) = self.parts.data.clone() else { return };
+                let mesh = self.parts.mesh.clone();
+                tokio::spawn(async move {
+                    let answer = mesh.request(peer, RequestKind::DataHandshake, message).await;
+                    data.handshake_answer(peer, ticket, answer.ok());
+                });
+            }
+            DataPlaneEvent::Connected { peer, endpoint } => {
+                tracing::info!(target: "c3os::_events::path-up", %peer, %endpoint, "Packets flow to a peer");
+            }
+            DataPlaneEvent::Lost { peer, reason } => {
+                tracing::info!(%peer, reason, "The path to a peer is gone")
+            }
+            DataPlaneEvent::Failed { reason } => {
+                tracing::error!(reason, "The data plane stopped; the agent starts anew");
+                // The service manager starts us again, with a new interface.
+                std::process::exit(1);
+            }
+        }
+    }
+
+    /// Does what the node wants.
+    pub(super) fn carry_out(&mut self, event: Event, control: &Control) {
+        let now = Instant::now();
+        match event {
+            Event::Lease(lease) => {
+                self.overlay_due = true;
+                if !self.parts.bridge
+                    && let Err(error) = host::write_lease(&self.parts.root, &lease)
+                {
+                    tracing::warn!(%error, "The address lease cannot be kept");
+                }
+                tracing::info!(target: "c3os::_events::address", address = %lease.v4, "Our overlay address");
+                control.tell("address", [("address", lease.v4.to_string())]);
+            }
+            Event::LeaseChanged(event) => {
+                if event.is_loud() {
+                    tracing::warn!(?event, "The overlay address");
+                } else {
+                    tracing::debug!(?event, "The overlay address");
+                }
+            }
+            Event::Pin(certificate) => match host::write_certificate(&self.parts.root, &certificate) {
+                Ok(_) => self.parts.node.handle_observed(Observed::Pinned(certificate), now),
+                Err(error) => {
+                    tracing::error!(%error, "The founding certificate cannot be kept, so no role is taken")
+                }
+            },
+            Event::Members(members) => {
+                self.members = members;
+                self.set_routes();
+            }
+            Event::Role(order) => {
+                if let Some(orders) = &self.parts.orders {
+                    orders.send_replace(Some(*order));
+                }
+            }
+            Event::Founded { cluster_id, founder } => {
+                tracing::info!(target: "c3os::_events::founded", %cluster_id, %founder, "This machine is in a cluster");
+                control
+                    .tell("founded", [("cluster", cluster_id.to_string()), ("founder", founder.to_string())]);
+                let _ = sd_notify::notify(&[NotifyState::Status(&format!("in cluster {cluster_id}"))]);
+            }
+            Event::Liveness { node, live } => {
+                let name = if live { "member-up" } else { "member-down" };
+                control.tell(name, [("node", node.to_string())]);
+            }
+            Event::Assigned { node, role } => {
+                tracing::info!(target: "c3os::_events::assigned", %node, %role, "A role was assigned");
+                control.tell("assigned", [("node", node.to_string()), ("role", role.to_string())]);
+            }
+        }
+    }
+
+    /// Gives the data plane the way to every member.
+    fn set_routes(&self) {
+        let Some(data) = &self.parts.data else { return };
+        let routes = self.members.iter().map(|(id, whereabouts)| {
+            let v4 = whereabouts.ipv4.map(IpAddr::V4);
+            let told = whereabouts.candidates.iter().map(|candidate| candidate.ip());
+            PeerRoute {
+                id: *id,
+                addresses: v4.into_iter().chain([IpAddr::V6(whereabouts.ipv6)]).collect(),
+                networks: Vec::new(),
+                candidates: self
+                    .underlay
+                    .get(id)
+                    .map(|address| address.ip())
+                    .into_iter()
+                    .chain(told)
+                    .collect(),
+            }
+        });
+        data.set_routes(routes.collect());
+    }
+
+    /// Brings the interface to our address, if that changed or failed before.
+    pub(super) async fn set_overlay(&mut self) {
+        let Some(data) = self.parts.data.clone().filter(|_| self.overlay_due) else { return };
+        let Some(lease) = self.parts.node.lease() else { return };
+        let subnet = self.parts.config.vpn.subnet;
+        let prefix = address::ula_prefix(self.parts.mesh_id);
+        let overlay = Overlay {
+            v4: ipnet::Ipv4Net::new(lease.v4, subnet.prefix_len()).ok(),
+            v6: Some((address::ula(self.parts.mesh_id, self.parts.node.id()), prefix)),
+            mtu: self.parts.config.vpn.mtu.unwrap_or(DEFAULT_MTU),
+        };
+        match data.set_overlay(&overlay).await {
+            Ok(()) => self.overlay_due = false,
+            Err(error) => tracing::error!(%error, "The interface does not take its address"),
+        }
+    }
+
+    /// Keeps where neighbours were met, for the next start.
+    fn remember_peers(&self) {
+        let peers: Vec<String> = self.underlay.values().map(ToString::to_string).collect();
+        if let Err(error) = host::write_peers(&self.parts.root, &peers) {
+            tracing::debug!(%error, "Peers are not remembered");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What people and members ask of the running agent.
+
+use std::{sync::Arc, time::Instant};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+use super::{
+    agent::Agent,
+    handle::{Call, Command, Control, LedgerLine, Refusal, RefusalKind, Reply},
+};
+use crate::{
+    config::NetworkId,
+    election::Role,
+    host,
+    identity::NodeId,
+    k3s::kubeconfig,
+    mesh::{Mesh, RequestKind},
+    node::{
+        self, named_counters,
+        snapshot::{Member, Path, PathKind, Problem, Severity, Snapshot},
+    },
+    tunnel::PeerState,
+};
+
+/// What one member asks another to do.
+#[derive(Debug, Serialize, Deserialize)]
+enum MemberCommand {
+    SetRole { node: NodeId, role: Role },
+}
+
+/// What members say to each other on a request: JSON, since it is rare and may grow.
+pub(super) fn encode(answer: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("answers are plain data")
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Refusal::new(RefusalKind::Failed, format!("the answer cannot be read: {error}")))
+}
+
+impl Agent {
+    pub(super) async fn answer(&mut self, call: Call, control: &Control) {
+        match call.command.clone() {
+            Command::Look => {
+                control.show(Arc::new(self.picture().await));
+                call.answer(Ok(Reply::Done));
+            }
+            Command::Ping { node } => self.ping(node, call),
+            Command::SetRole { node, role } => self.set_role(node, role, call),
+            Command::Kubeconfig { network_id } => self.fetch_kubeconfig(network_id, call),
+            Command::Ledger => call.answer(Ok(Reply::Ledger(self.ledger_lines()))),
+            // The loop has taken it.
+            Command::Reload => call.answer(Ok(Reply::Done)),
+        }
+    }
+
+    fn ping(&self, node: NodeId, call: Call) {
+        let Some(data) = self.parts.data.clone() else {
+            return call.answer(Err(Refusal::new(RefusalKind::Failed, "this machine has no data plane")));
+        };
+        if !self.members.contains_key(&node) {
+            return call
+                .answer(Err(Refusal::new(RefusalKind::NotFound, format!("no member has the id {node}"))));
+        }
+        tokio::spawn(async move {
+            let answer = data.ping(node).await;
+            call.answer(match answer {
+                Ok(round_trip) => Ok(Reply::Pong(round_trip)),
+                Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
+            });
+        });
+    }
+
+    fn set_role(&mut self, node: NodeId, role: Role, call: Call) {
+        let Some(lead) = self.parts.node.lead_of_cluster() else {
+            let reason = "there is no cluster yet; set `c3os.role` in the machine's config.yaml";
+            return call.answer(Err(Refusal::not_yet(reason)));
+        };
+        if lead == self.parts.node.id() {
+            return call.answer(self.set_role_as_lead(node, role).map(|()| Reply::Done));
+        }
+        let mesh = self.parts.mesh.clone();
+        tokio::spawn(async move {
+            let command = encode(&MemberCommand::SetRole { node, role });
+            let answer = ask::<()>(&mesh, lead, RequestKind::Command, command).await;
+            call.answer(answer.map(|()| Reply::Done));
+        });
+    }
+
+    fn set_role_as_lead(&mut self, node: NodeId, role: Role) -> Result<(), Refusal> {
+        self.parts
+            .node
+            .handle_command(node::Command::SetRole { node, role }, Instant::now())
+            .map_err(|why| Refusal::new(RefusalKind::NotAllowed, why))
+    }
+
+    /// What another member asks of us.
+    pub(super) fn carry_out_for_member(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        match decode(bytes)? {
+            MemberCommand::SetRole { node, role } => self.set_role_as_lead(node, role),
+        }
+    }
+
+    fn fetch_kubeconfig(&self, network_id: Option<NetworkId>, call: Call) {
+        let snapshot = self.parts.node.snapshot();
+        let server = match find_server(&snapshot, network_id.as_ref()) {
+            Ok(server) => server,
+            Err(refusal) => return call.answer(Err(refusal)),
+        };
+        let Some(address) = server.ipv4 else {
+            return call.answer(Err(Refusal::not_yet(format!("{} has no address yet", server.name))));
+        };
+        let name = format!("c3os-{}", server.network_id);
+        let rewrite = move |text: &str| {
+            kubeconfig::rewrite(text, &address.to_string(), &name)
+                .map(|text| Reply::Kubeconfig(Zeroizing::new(text)))
+                .map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))
+        };
+        if server.id == self.parts.node.id() {
+            return call.answer(self.own_kubeconfig(None).and_then(|text| rewrite(&text)));
+        }
+        let (mesh, id, name) = (self.parts.mesh.clone(), server.id, server.name.clone());
+        tokio::spawn(async move {
+            let answer = ask::<String>(&mesh, id, RequestKind::Kubeconfig, vec![1]).await.map(Zeroizing::new);
+            let answer =
+                answer.map_err(|refusal| Refusal { reason: format!("{name}: {refusal}"), ..refusal });
+            call.answer(answer.and_then(|text| rewrite(&text)));
+        });
+    }
+
+    /// k3s' kubeconfig on this machine, for `asker` (none: somebody on this machine).
+    pub(super) fn own_kubeconfig(&self, asker: Option<NodeId>) -> Result<String, Refusal> {
+        if let (Some(asker), Some(admins)) = (asker, &self.parts.config.admin_peers)
+            && !admins.contains(&asker)
+        {
+            let reason = format!("`c3os.admin_peers` does not name {asker}");
+            return Err(Refusal::new(RefusalKind::NotAllowed, reason));
+        }
+        match host::kubeconfig(&self.parts.root) {
+            Ok(Some(text)) => Ok(text.to_string()),
+            Ok(None) => Err(Refusal::not_yet(
+                "k3s has written no kubeconfig yet: it is still starting, or not installed",
+            )),
+            Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
+        }
+    }
+
+    fn ledger_lines(&self) -> Vec<LedgerLine> {
+        self.parts
+            .node
+            .ledger()
+            .with_prefix("")
+            .map(|entry| {
+                let key = entry.key().to_string();
+                let secret = key.starts_with("secret/");
+                LedgerLine {
+                    author: entry.author(),
+                    seq: entry.seq(),
+                    value: if secret { None } else { crate::ledger::decode(entry.value()).ok() },
+                    bytes: entry.to_bytes().len(),
+                    key,
+                }
+            })
+            .collect()
+    }
+
+    /// Shows a change to those who watch.
+    pub(super) fn show_change(&mut self, control: &Control) {
+        if self.parts.node.poll_shown() {
+            let mut snapshot = self.parts.node.snapshot();
+            self.add_problems(&mut snapshot);
+            control.show(Arc::new(snapshot));
+        }
+    }
+
+    /// The whole picture, with what only the driver sees.
+    async fn picture(&self) -> Snapshot {
+        let mut snapshot = self.parts.node.snapshot();
+        self.add_problems(&mut snapshot);
+        snapshot.counters.extend(named_counters("mesh", &self.parts.mesh.counters()));
+        snapshot.counters.insert("ledger.faults_of_peers".to_owned(), self.faults_of_peers);
+        snapshot.counters.insert("agent.uptime_seconds".to_owned(), self.running_since.elapsed().as_secs());
+        if let Some(data) = &self.parts.data {
+            let counters = data.counters();
+            snapshot
+                .counters
+                .extend(counters.into_iter().map(|(name, count)| (format!("data.{name}"), count)));
+            let names =
+                |id| snapshot.members.iter().find(|member| member.id == id).map(|member| member.name.clone());
+            snapshot.peers = data
+                .peers()
+                .await
+                .into_iter()
+                .map(|peer| path(&peer, names(peer.id).unwrap_or_default()))
+                .collect();
+        }
+        snapshot
+    }
+
+    fn add_problems(&self, snapshot: &mut Snapshot) {
+        snapshot.problems.extend(self.parts.problems.iter().cloned());
+        snapshot.problems.extend(self.writes_failing.iter().map(|what| Problem {
+            severity: Severity::Error,
+            what: what.clone(),
+            fix: "make room or mend the disk; until then this machine says nothing new".to_owned(),
+        }));
+        snapshot.problems.sort();
+    }
+}
+
+fn path(peer: &PeerState, name: String) -> Path {
+    Path {
+        id: peer.id,
+        name,
+        kind: if peer.connected { PathKind::Direct } else { PathKind::None },
+        endpoint: peer.endpoint,
+        rtt_us: peer.round_trip.map(|round_trip| round_trip.as_micros() as u64),
+        loss_percent: peer.connected.then_some(peer.loss * 100.0),
+        handshake_age_s: peer.last_handshake.map(|at| at.elapsed().as_secs()),
+        sent_bytes: peer.traffic.sent_bytes,
+        received_bytes: peer.traffic.received_bytes,
+    }
+}
+
+/// The server to fetch a kubeconfig from.
+fn find_server<'a>(snapshot: &'a Snapshot, wanted: Option<&NetworkId>) -> Result<&'a Member, Refusal> {
+    let servers = || snapshot.members.iter().filter(|member| member.role == Some(Role::Server));
+    let mut networks: Vec<&NetworkId> = servers().map(|server| &server.network_id).collect();
+    networks.sort();
+    networks.dedup();
+    let network = match (wanted, networks.as_slice()) {
+        (Some(wanted), _) => wanted,
+        (None, [only]) => only,
+        (None, []) => return Err(Refusal::not_yet("no cluster is there yet: no machine is its server")),
+        (None, several) => {
+            let names: Vec<&str> = several.iter().map(|id| id.as_str()).collect();
+            let reason =
+                format!("there are several clusters: say which with --network-id: {}", names.join(", "));
+            return Err(Refusal::new(RefusalKind::NotFound, reason));
+        }
+    };
+    let mut fitting = servers().filter(|server| server.network_id == *network);
+    let first = servers().find(|server| server.network_id == *network && server.live);
+    first.or_else(|| fitting.next()).ok_or_else(|| {
+        Refusal::new(RefusalKind::NotFound, format!("no machine of network id {network} is a server"))
+    })
+}
+
+/// Asks a member, and unpacks its answer.
+async fn ask<T: DeserializeOwned>(
+    mesh: &Mesh,
+    whom: NodeId,
+    kind: RequestKind,
+    question: Vec<u8>,
+) -> Result<T, Refusal> {
+    let answer = mesh
+        .request(whom, kind, question)
+        .await
+        .map_err(|error| Refusal::new(RefusalKind::Failed, format!("{whom} cannot be asked: {error}")))?;
+    decode::<Result<T, Refusal>>(&answer)?
+}
