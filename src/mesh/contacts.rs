@@ -200,12 +200,14 @@ impl Contacts {
         }
     }
 
-    /// An attempt reached nobody (or somebody else).
-    pub(super) fn handle_dial_failed(&mut self, whom: &Whom, now: Instant) {
+    /// An attempt reached nobody, or somebody else. `closed`: the host is there and nothing listens, so that the
+    /// other transport has no better chance.
+    pub(super) fn handle_dial_failed(&mut self, whom: &Whom, closed: bool, now: Instant) {
         let jitter = self.random.random_range(0.75..1.25);
         let Some(contact) = self.all.get_mut(whom) else { return };
         let State::Dialling { transport } = contact.state else { return };
-        if transport == Transport::Tcp && contact.places.iter().any(|place| place.allows(Transport::Quic)) {
+        let other = contact.places.iter().any(|place| place.allows(Transport::Quic));
+        if transport == Transport::Tcp && other && !closed {
             contact.state = State::Waiting { next: now, transport: Transport::Quic };
             return;
         }
@@ -214,6 +216,19 @@ impl Contacts {
         contact.state = State::Waiting { next, transport: Transport::Tcp };
         if contact.source == Source::Lan && contact.failures >= HEARSAY_FAILURES {
             self.all.remove(whom);
+        }
+    }
+
+    /// This host has a new address: who could not be reached perhaps can be now.
+    pub(super) fn handle_network_changed(&mut self, now: Instant) {
+        for contact in self.all.values_mut() {
+            if let State::Waiting { next, .. } = &mut contact.state
+                && contact.failures > 0
+                && contact.refusals == 0
+            {
+                contact.failures = 0;
+                *next = now.min(*next);
+            }
         }
     }
 
@@ -299,7 +314,7 @@ mod tests {
             for transport in [Transport::Tcp, Transport::Quic] {
                 let dial = contacts.poll_dial(now).expect("due");
                 assert_eq!(dial.transport, transport);
-                contacts.handle_dial_failed(&dial.whom, now);
+                contacts.handle_dial_failed(&dial.whom, false, now);
             }
             let Some(next) = contacts.poll_timeout() else { break };
             pauses.push(next - now);
@@ -319,6 +334,29 @@ mod tests {
         assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(75)));
         assert!(pauses[15] >= Duration::from_secs(45));
         assert_eq!(pauses.len(), 20);
+    }
+
+    #[test]
+    fn a_host_where_nothing_listens_is_not_asked_by_the_other_transport() {
+        let now = Instant::now();
+        let mut contacts = Contacts::new(id(1), [0; 32]);
+        contacts.learn(id(2), &[at(1)], Source::Met, now);
+        let dial = contacts.poll_dial(now).expect("due");
+        contacts.handle_dial_failed(&dial.whom, true, now);
+        assert_eq!(contacts.poll_dial(now), None);
+        let next = contacts.poll_timeout().expect("waiting");
+        assert_eq!(contacts.poll_dial(next).expect("due").transport, Transport::Tcp);
+    }
+
+    #[test]
+    fn a_new_address_of_this_host_is_a_new_chance_for_all() {
+        let now = Instant::now();
+        let mut contacts = Contacts::new(id(1), [0; 32]);
+        contacts.learn(id(2), &[at(1)], Source::Met, now);
+        pauses(&mut contacts, now, 10);
+        assert!(contacts.poll_timeout().expect("waiting") > now);
+        contacts.handle_network_changed(now);
+        assert_eq!(dials(&mut contacts, now).len(), 1);
     }
 
     #[test]
@@ -359,9 +397,9 @@ mod tests {
             dials(&mut contacts, now).into_iter().map(|dial| dial.whom).collect::<Vec<_>>(),
             [Whom::Node(id(2))]
         );
-        contacts.handle_dial_failed(&Whom::Node(id(2)), now);
+        contacts.handle_dial_failed(&Whom::Node(id(2)), false, now);
         dials(&mut contacts, now);
-        contacts.handle_dial_failed(&Whom::Node(id(2)), now);
+        contacts.handle_dial_failed(&Whom::Node(id(2)), false, now);
         assert_eq!(dials(&mut contacts, now).into_iter().map(|dial| dial.whom).collect::<Vec<_>>(), [place]);
     }
 

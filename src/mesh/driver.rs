@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -95,7 +96,9 @@ pub(super) struct Driver {
     listen_port: u16,
     max_neighbours: usize,
     contacts: Contacts,
+    /// Whom we refused, and who refused us.
     refusals: Refusals,
+    refused_by: Refusals,
     connections: BTreeMap<ConnectionId, Connection>,
     dials: BTreeMap<ConnectionId, Whom>,
     neighbours: Arc<Neighbours>,
@@ -164,6 +167,7 @@ impl Driver {
             max_neighbours: settings.max_neighbours,
             contacts,
             refusals: Refusals::default(),
+            refused_by: Refusals::default(),
             connections: BTreeMap::new(),
             dials: BTreeMap::new(),
             neighbours,
@@ -276,26 +280,12 @@ impl Driver {
             Whom::Place(_) => false,
         };
         if underlay.is_empty() || known {
-            self.contacts.handle_dial_failed(&dial.whom, Instant::now());
+            self.contacts.handle_dial_failed(&dial.whom, false, Instant::now());
             return;
         }
-        let to = underlay.into_iter().map(|address| locator::multiaddr(address, dial.transport));
-        let options = match &dial.whom {
-            Whom::Node(id) => DialOpts::peer_id(locator::peer_id(id))
-                .condition(PeerCondition::Always)
-                .addresses(to.collect())
-                .build(),
-            Whom::Place(_) => match to.into_iter().next() {
-                Some(address) => DialOpts::unknown_peer_id().address(address).build(),
-                None => return,
-            },
-        };
+        let options = dial_options(&dial, &underlay);
         let id = options.connection_id();
-        let transport = match dial.transport {
-            Transport::Tcp => "tcp",
-            Transport::Quic => "quic",
-        };
-        tracing::debug!(whom = ?dial.whom, transport, "dialling");
+        tracing::debug!(whom = ?dial.whom, transport = ?dial.transport, "dialling");
         counters::lock(&self.counters).dials += 1;
         self.dials.insert(id, dial.whom);
         if let Err(error) = self.swarm.dial(options) {
@@ -305,8 +295,8 @@ impl Driver {
 
     fn handle_dial_error(&mut self, id: ConnectionId, error: &DialError) {
         let Some(whom) = self.dials.remove(&id) else { return };
-        let now = Instant::now();
-        tracing::debug!(?whom, %error, "cannot connect");
+        let (now, closed) = (Instant::now(), nothing_listens(error));
+        tracing::debug!(?whom, closed, %error, "cannot connect");
         counters::lock(&self.counters).dials_failed += 1;
         match error {
             DialError::LocalPeerId { .. } => self.contacts.handle_ourselves(&whom, now),
@@ -315,7 +305,7 @@ impl Driver {
             | DialError::Aborted
             | DialError::WrongPeerId { .. }
             | DialError::Denied { .. }
-            | DialError::Transport(_) => self.contacts.handle_dial_failed(&whom, now),
+            | DialError::Transport(_) => self.contacts.handle_dial_failed(&whom, closed, now),
         }
     }
 
@@ -352,6 +342,7 @@ impl Driver {
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::debug!(%address, "listening");
                 self.address_changed.notify_one();
+                self.contacts.handle_network_changed(Instant::now());
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::debug!(%address, "no longer listening");
@@ -375,7 +366,7 @@ impl Driver {
         let (Some(peer), Some(remote), Some((opener, door))) = known else {
             self.count_refusal(Refusal::OtherProtocol);
             if let Some(whom) = whom {
-                self.contacts.handle_dial_failed(&whom, Instant::now());
+                self.contacts.handle_dial_failed(&whom, true, Instant::now());
             }
             self.swarm.close_connection(id);
             return;
@@ -390,6 +381,11 @@ impl Driver {
             self.make_place();
         }
         self.contacts.handle_connected(peer, whom.as_ref());
+        if dialled && self.neighbours.lock().contains_key(&peer) {
+            // A place that turns out to be a neighbour's. Said at once, lest it believes that we lost the other one.
+            self.swarm.close_connection(id);
+            return;
+        }
         let connection = Connection {
             peer,
             remote,
@@ -478,6 +474,7 @@ impl Driver {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.stage = Stage::Proven;
                     self.refusals.forget(&connection.peer);
+                    self.refused_by.forget(&connection.peer);
                 }
                 self.count_connections();
             }
@@ -556,11 +553,11 @@ impl Driver {
             Refusal::OtherToken | Refusal::OtherProtocol | Refusal::Silent => {
                 self.refusals.note(peer, Instant::now())
             }
-            // Not its fault, or not ours to judge.
-            Refusal::ByPeer | Refusal::Crowded | Refusal::TooSoon | Refusal::Full => false,
+            Refusal::ByPeer => self.refused_by.note(peer, Instant::now()),
+            Refusal::Crowded | Refusal::TooSoon | Refusal::Full => false,
         };
         if first {
-            tracing::info!(target: "c3os::_events::neighbour_refused", id = %peer, %address, ?reason, "refused a node");
+            tracing::info!(target: "c3os::_events::neighbour_refused", id = %peer, %address, ?reason, "no neighbour");
         } else {
             tracing::debug!(id = %peer, %address, ?reason, "no neighbour");
         }
@@ -621,6 +618,44 @@ impl Driver {
             tracing::debug!("some connections did not close in time");
         }
     }
+}
+
+/// To all addresses of a node at once, or to any one of a place's (libp2p takes no more without an id).
+fn dial_options(dial: &Dial, addresses: &[SocketAddr]) -> DialOpts {
+    let mut to = addresses.iter().map(|address| locator::multiaddr(*address, dial.transport));
+    // From the listening port, two TCP nodes that dial each other at once would get one connection that both
+    // believe to have dialled.
+    match (&dial.whom, dial.transport) {
+        (Whom::Node(id), transport) => {
+            let options = DialOpts::peer_id(locator::peer_id(id)).condition(PeerCondition::Always);
+            let options = options.addresses(to.collect());
+            match transport {
+                Transport::Tcp => options.allocate_new_port().build(),
+                Transport::Quic => options.build(),
+            }
+        }
+        (Whom::Place(_), transport) => {
+            let any = rand::random_range(0..addresses.len().max(1));
+            let options = DialOpts::unknown_peer_id().address(to.nth(any).unwrap_or_else(Multiaddr::empty));
+            match transport {
+                Transport::Tcp => options.allocate_new_port().build(),
+                Transport::Quic => options.build(),
+            }
+        }
+    }
+}
+
+/// Whether all addresses answered that nothing listens there.
+fn nothing_listens(error: &DialError) -> bool {
+    let DialError::Transport(errors) = error else { return false };
+    !errors.is_empty() && errors.iter().all(|(_, error)| is_refused(error))
+}
+
+/// libp2p wraps what the system said several times.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(io) = error.downcast_ref::<io::Error>() else { return error.source().is_some_and(is_refused) };
+    io.kind() == io::ErrorKind::ConnectionRefused
+        || io.get_ref().is_some_and(|inner| is_refused(inner as &(dyn std::error::Error + 'static)))
 }
 
 fn listen(swarm: &mut Swarm<Streams>, port: u16) -> Result<(), MeshError> {

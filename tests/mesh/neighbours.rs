@@ -162,6 +162,105 @@ async fn a_node_that_is_its_own_static_peer_leaves_itself_alone() {
     assert_eq!(a.mesh.neighbours(), []);
 }
 
+#[tokio::test]
+async fn where_tcp_is_not_to_be_had_quic_serves() {
+    let mut a = Node::plain(1);
+    let quic = format!("/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}", a.mesh.listen_port(), a.id);
+    let mut b = Node::start(MeshSettings { static_peers: vec![quic], ..settings(2, 1) });
+    a.up(b.id).await;
+    b.up(a.id).await;
+    let longest = vec![7; MAXIMUM_MESSAGE];
+    b.mesh.send(a.id, longest.clone()).expect("queued");
+    assert_eq!(a.message().await, (b.id, longest));
+    b.mesh.close().await;
+    a.down(b.id).await;
+}
+
+#[tokio::test]
+async fn a_remembered_peer_is_dialled_where_it_was_even_if_it_starts_later() {
+    let before = Node::plain(1);
+    let (id, address) = (before.id, before.address());
+    before.mesh.close().await;
+    let known_peers = vec![(id, vec![address])];
+    let mut b = Node::start(MeshSettings { known_peers, ..settings(2, 1) });
+    b.counters_say(|counters| counters.dials_failed >= 2).await;
+    let start = Instant::now();
+    let mut again = Node::start(MeshSettings { listen_port: address.port(), ..settings(1, 1) });
+    assert_eq!(again.address(), address);
+    again.up(b.id).await;
+    b.up(id).await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_agent_takes_another_port() {
+    let a = Node::plain(1);
+    let port = a.mesh.listen_port();
+    let mut b = Node::start(MeshSettings { listen_port: port, ..settings(2, 1) });
+    assert_ne!(b.mesh.listen_port(), port);
+    b.mesh.dial(&a.address().to_string()).expect("an address");
+    b.up(a.id).await;
+}
+
+#[tokio::test]
+async fn a_member_that_lost_its_connection_without_our_knowing_is_down_before_it_is_up_again() {
+    let mut a = Node::plain(2);
+    let low = lower_than(&a);
+    let first = Stranger::connect(&low, a.address()).await;
+    let mut lost = first.become_neighbour(&keys(1)).await;
+    a.up(low.id()).await;
+    let second = Stranger::connect(&low, a.address()).await;
+    let mut stream = second.become_neighbour(&keys(1)).await;
+    stream.write_all(&[1, 0, 0, 1, 9]).await.expect("it goes out");
+    stream.flush().await.expect("it goes out");
+    let events = [a.next().await, a.next().await, a.next().await];
+    assert!(
+        matches!(&events, [MeshEvent::PeerDown { .. }, MeshEvent::PeerUp { .. }, MeshEvent::Message { bytes, .. }]
+            if *bytes == [9]),
+        "{events:?}"
+    );
+    assert_eq!(lost.read_to_end(&mut Vec::new()).await.ok(), Some(0), "the old one is closed");
+}
+
+#[tokio::test]
+async fn five_nodes_that_all_know_each_other_settle_on_one_connection_per_pair() {
+    let mut nodes = (40..45).map(Node::plain).collect::<Vec<_>>();
+    let addresses = nodes.iter().map(|node| node.address().to_string()).collect::<Vec<_>>();
+    for node in &nodes {
+        for address in &addresses {
+            node.mesh.dial(address).expect("an address");
+        }
+    }
+    for node in &mut nodes {
+        for _ in 0..4 {
+            let event = node.next().await;
+            assert!(matches!(event, MeshEvent::PeerUp { .. }), "{event:?}");
+        }
+    }
+    for node in &mut nodes {
+        // Whatever still goes on settles before the counters do; nobody flaps.
+        node.counters_say(|counters| (counters.neighbours, counters.unproven) == (4, 0)).await;
+        assert!(node.events.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_neighbour_that_does_not_read_costs_messages_not_memory() {
+    let mut a = Node::plain(2);
+    let low = lower_than(&a);
+    let member = Stranger::connect(&low, a.address()).await;
+    let _stream = member.become_neighbour(&keys(1)).await;
+    a.up(low.id()).await;
+    let mut queued = 0;
+    while a.mesh.send(low.id(), vec![0; MAXIMUM_MESSAGE]).is_ok() {
+        queued += 1;
+        assert!(queued < 1_000, "it is bounded");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(a.mesh.send(low.id(), vec![0; 9]), Err(SendError::Full));
+    assert!(a.mesh.counters().dropped_queue_full >= 2);
+}
+
 fn lower_than(node: &Node) -> c3os::identity::Identity {
     let low = (100..=255).map(|seed| c3os::identity::Identity::from_seed(&identity(seed).seed()));
     low.into_iter().find(|identity| identity.id() < node.id).expect("one of many ids is lower")

@@ -6,7 +6,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use nix::{
+    ifaddrs::getifaddrs,
+    net::if_::{InterfaceFlags, if_nametoindex},
+};
 
 /// Which interfaces count.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +25,8 @@ pub(in crate::mesh) struct Selection {
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interface {
+    /// The kernel's number: an interface that went and came back is another one.
+    pub(super) index: u32,
     /// What queries are sent from.
     pub(super) v4: Ipv4Addr,
     /// All that others on this link may dial.
@@ -70,7 +75,8 @@ impl Selection {
                 IpAddr::V4(address) => Some(*address),
                 IpAddr::V6(_) => None,
             })?;
-            Some((name, Interface { v4, addresses }))
+            let index = if_nametoindex(name.as_str()).ok()?;
+            Some((name, Interface { index, v4, addresses }))
         });
         with_v4.collect()
     }

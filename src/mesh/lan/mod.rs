@@ -10,6 +10,7 @@ mod packet;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{Arc, Mutex},
@@ -78,8 +79,10 @@ impl Lan {
                 for (name, interface) in &now {
                     let (lan, name, interface) = (lan.clone(), name.clone(), interface.clone());
                     searches.spawn(async move {
-                        if let Err(error) = lan.search(&interface).await {
+                        loop {
+                            let Err(error) = lan.search(&interface).await;
                             tracing::warn!(%name, %error, "cannot look for members by multicast DNS here");
+                            sleep(SETTLED).await;
                         }
                     });
                 }
@@ -92,9 +95,9 @@ impl Lan {
         }
     }
 
-    async fn search(&self, interface: &Interface) -> io::Result<()> {
+    async fn search(&self, interface: &Interface) -> io::Result<Infallible> {
         let asking = asking_socket(interface.v4)?;
-        let listening = listening_socket(interface.v4)?;
+        let listening = listening_socket(interface.index)?;
         let addresses = interface.addresses.iter().map(|ip| SocketAddr::new(*ip, self.listen_port));
         let us = Sighting { id: self.me, addresses: addresses.collect() };
         let (mut asked, mut questions) = (0, VecDeque::with_capacity(OPEN_QUESTIONS));
@@ -180,7 +183,7 @@ fn asking_socket(from: Ipv4Addr) -> io::Result<UdpSocket> {
 }
 
 /// Hears the questions of one interface, beside any other responder on the host.
-fn listening_socket(interface: Ipv4Addr) -> io::Result<UdpSocket> {
+fn listening_socket(interface: u32) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
@@ -188,6 +191,6 @@ fn listening_socket(interface: Ipv4Addr) -> io::Result<UdpSocket> {
     // Only the group that this socket joined, hence only its interface.
     socket.set_multicast_all_v4(false)?;
     socket.bind(&SocketAddr::V4(SocketAddrV4::new(GROUP, PORT)).into())?;
-    socket.join_multicast_v4_n(&GROUP, &InterfaceIndexOrAddress::Address(interface))?;
+    socket.join_multicast_v4_n(&GROUP, &InterfaceIndexOrAddress::Index(interface))?;
     UdpSocket::from_std(socket.into())
 }
