@@ -1,6 +1,7 @@
 //! What a setting is: something that is read from a tree, and declared once for parser and schema.
 
 use super::{
+    origin::UNSET,
     reader::Reader,
     tree::{Node, Value},
 };
@@ -48,7 +49,7 @@ impl<T: Text> Setting for T {
         let text = text.trim();
         if text.is_empty() {
             *slot = None;
-            reader.note(node.place, "\"\"");
+            reader.note(node.place, UNSET);
             return;
         }
         match T::parse(text) {

@@ -46,7 +46,7 @@ fn warning(reader: &mut Reader, path: &str, message: &str, hint: &str) -> bool {
 }
 
 fn token(config: &Config, reader: &mut Reader) {
-    if config.network_token.is_some() && reader.origins.get("c3os.network_token_file").is_some() {
+    if config.network_token.is_some() && reader.origins.is_set("c3os.network_token_file") {
         let message = "there is a `network_token` too, and that one counts".to_owned();
         error(reader, "c3os.network_token_file", message, "keep one of the two");
     }
@@ -67,16 +67,15 @@ fn roles(config: &mut Config, reader: &mut Reader) {
     if config.auto.merge && config.join.is_none() {
         warning(reader, "c3os.auto.merge", "has no effect without `c3os.join`", "name the cluster to join");
     }
-    let has_token = config.network_token.is_some() || reader.origins.get("c3os.network_token_file").is_some();
+    let has_token = config.network_token.is_some() || reader.origins.is_set("c3os.network_token_file");
     for (path, enabled) in
         [("k3s.enabled", &mut config.k3s.enabled), ("k3s-agent.enabled", &mut config.k3s_agent.enabled)]
     {
         if *enabled && has_token {
-            let message =
-                "each machine with this file would be a cluster of its own, next to that of the mesh";
+            // Kairos wants it there to read `args` and `env`; here they always count.
             let hint =
-                "leave it out: on a mesh the machines decide; or write `role: none` for a mesh without roles";
-            error(reader, path, message.to_owned(), hint);
+                "on a mesh the machines decide who runs k3s; with `role: none` this machine runs its own";
+            warning(reader, path, "has no effect on a mesh", hint);
             *enabled = false;
         }
     }
@@ -95,8 +94,7 @@ fn servers(config: &mut Config, reader: &mut Reader) {
         let fewer =
             if total > 2 { format!("{} for {} servers, or ", total - 2, total - 1) } else { String::new() };
         let hint = format!(
-            "{total} survive the loss of no more than {} do: write {fewer}{total} for {} servers",
-            total - 1,
+            "an even number survives no more losses than one server fewer: write {fewer}{total} for {} servers",
             total + 1
         );
         error(reader, "c3os.auto.ha.master_nodes", message, &hint);
@@ -239,7 +237,7 @@ fn kubevip(config: &mut Config, reader: &mut Reader) {
         error(reader, "kubevip.eip", message, "a free address of the LAN");
         kubevip.eip = None;
     }
-    if reader.origins.get("kubevip.eip").is_none() {
+    if !reader.origins.is_set("kubevip.eip") {
         for path in ["kubevip.interface", "kubevip.enable"] {
             warning(
                 reader,

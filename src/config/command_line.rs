@@ -13,8 +13,8 @@ use super::{
 
 /// Words of the original that are no settings.
 const FLAGS: [&str; 2] = ["c3os.remote_recovery_mode", "c3os.reset"];
-/// What a setting's path ends in that must not stand here.
-const SECRETS: [&str; 3] = [".network_token", ".external_db", ".EDGEVPNTOKEN"];
+/// What the name of a secret has in it.
+const SECRETS: [&str; 4] = ["token", "password", "secret", "external_db"];
 
 /// Each word of `text` that is a setting of ours, as a document of its own.
 pub(super) fn documents(text: &str, reader: &mut Reader) -> Vec<Node> {
@@ -27,7 +27,7 @@ pub(super) fn documents(text: &str, reader: &mut Reader) -> Vec<Node> {
         }
         let column = u32::try_from(text[..start].chars().count()).unwrap_or(u32::MAX).saturating_add(1);
         let place = Place { line: 1, column };
-        if SECRETS.iter().any(|secret| path.ends_with(secret)) {
+        if is_secret(path) {
             reader.spelled(path, path, |reader| {
                 let message =
                     "a secret on the kernel command line, where every program can read it".to_owned();
@@ -49,6 +49,11 @@ pub(super) fn documents(text: &str, reader: &mut Reader) -> Vec<Node> {
         documents.push(path.iter().rev().fold(node, |node, key| Node::map_of(key, Rc::new(node))));
     }
     documents
+}
+
+fn is_secret(path: &str) -> bool {
+    let name = path.rsplit('.').next().unwrap_or_default().to_lowercase();
+    name != "network_token_file" && SECRETS.iter().any(|secret| name.contains(secret))
 }
 
 /// A list is written as in YAML, `[a,b]`; anything else is taken as it stands.

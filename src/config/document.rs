@@ -54,7 +54,7 @@ block! {
         "role" role: RoleSetting,
         /// How many machines must agree before a cluster is founded. More than half of all machines rules out a second
         /// cluster for good. Default: 2, and only once nobody else can be found.
-        "minimum_nodes" minimum_nodes: Number<1, 1000>,
+        "minimum_nodes" minimum_nodes: Number<1, 65535>,
         /// The id of a cluster: join this one, and never found another.
         "join" join: ClusterName,
         /// Node ids of those who may fetch the kubeconfig. Default: every member of the mesh.
@@ -220,7 +220,7 @@ block! {
         /// As `c3os.loglevel`.
         "loglevel" loglevel: LogLevel,
         /// As `c3os.minimum_nodes`; 0 is the default.
-        "minimum_nodes" minimum_nodes: Number<0, 1000>,
+        "minimum_nodes" minimum_nodes: Number<0, 65535>,
         /// The opposite of `c3os.discovery.dht`.
         "disable_dht" disable_dht: bool,
         /// No effect here: a role is never taken away because a machine is silent.

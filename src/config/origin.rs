@@ -21,6 +21,9 @@ pub struct Origin {
     pub(super) file_index: usize,
 }
 
+/// The value of a setting that an empty text unsets.
+pub(super) const UNSET: &str = "\"\"";
+
 /// The origin of every setting that some file gives, by its dotted path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins(BTreeMap<String, Origin>);
@@ -29,6 +32,11 @@ impl Origins {
     /// Where the setting at `path` (such as `c3os.role`) comes from; none: nobody wrote it.
     pub fn get(&self, path: &str) -> Option<&Origin> {
         self.0.get(path)
+    }
+
+    /// Whether some file gives the setting at `path` a value, and no later one takes it away by an empty text.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.get(path).is_some_and(|origin| origin.value != UNSET)
     }
 
     /// All of them, by path.

@@ -135,7 +135,7 @@ impl Reader {
 
     /// Goes to where the setting at `path` was read, to say something about it; nothing happens if nobody wrote it.
     pub(super) fn revisit(&mut self, path: &str, say: impl FnOnce(&mut Self, Place)) -> bool {
-        let Some(origin) = self.origins.get(path) else { return false };
+        let Some(origin) = self.origins.get(path).filter(|_| self.origins.is_set(path)) else { return false };
         let (place, written) = (Place { line: origin.line, column: origin.column }, origin.written.clone());
         (self.file_index, self.file) = (origin.file_index, origin.file.clone());
         self.spelled(path, &written, |reader| say(reader, place));

@@ -133,6 +133,11 @@ kernel command line:1:96: error: c3os.role: `boss` is not a role
     );
     assert_eq!(parsed.config.network_token.unwrap().reveal(), "of-the-file");
     assert_eq!(parsed.config.auto.external_db, None);
+
+    let parsed = parse(&[], "k3s.env.K3S_TOKEN=never-shown c3os.network_token_file=/oem/token");
+    assert_eq!((parsed.mistakes.len(), parsed.mistakes[0].key.as_str()), (1, "k3s.env.K3S_TOKEN"));
+    assert!(parsed.config.k3s.env.is_empty());
+    assert_eq!(parsed.token_file.as_deref(), Some("/oem/token"));
 }
 
 /// Files of `bad` that are broken, or hold something that decides roles and was not understood.

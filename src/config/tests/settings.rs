@@ -177,6 +177,19 @@ fn k3s_alone_next_to_a_mesh_without_roles_is_fine() {
     let parsed = one("c3os: {network_token: t, role: none}\nk3s: {enabled: true}");
     assert_eq!(printed(&parsed), "");
     assert!(parsed.config.k3s.enabled);
+
+    let parsed = one("c3os: {network_token: t}\nk3s: {enabled: true}");
+    assert!(!parsed.has_errors() && !parsed.config.frozen);
+    assert!(!parsed.config.k3s.enabled, "one file for all machines must not make a cluster of each");
+}
+
+#[test]
+fn an_empty_text_is_as_good_as_nothing() {
+    let parsed = one(
+        "c3os: {network_token: t, network_token_file: '', role: none, join: ''}\nkubevip: {eip: '', interface: ''}",
+    );
+    assert_eq!(printed(&parsed), "");
+    assert_eq!(parsed.config.kubevip, Kubevip::default());
 }
 
 #[test]
