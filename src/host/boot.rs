@@ -213,4 +213,28 @@ mod tests {
             assert!(!agent_is_enabled(&root, services));
         }
     }
+
+    #[test]
+    fn systemd_itself_finds_the_agent_enabled() {
+        let (_directory, root) = machine(None, None);
+        let units =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("overlay/files/usr/lib/systemd/system");
+        fs::create_dir_all(root.path("/usr/lib/systemd/system")).unwrap();
+        for unit in fs::read_dir(units).unwrap().flatten() {
+            fs::copy(unit.path(), root.path("/usr/lib/systemd/system").join(unit.file_name())).unwrap();
+        }
+        let ask = || {
+            std::process::Command::new("systemctl")
+                .arg(format!("--root={}", root.path("/").display()))
+                .args(["is-enabled", "c3os-agent.service"])
+                .output()
+        };
+        let Ok(before) = ask() else {
+            println!("skipped: there is no systemctl on this machine");
+            return;
+        };
+        assert_eq!(String::from_utf8_lossy(&before.stdout).trim(), "disabled");
+        set_agent_enabled(&root, ServiceManager::Systemd, true).unwrap();
+        assert_eq!(String::from_utf8_lossy(&ask().unwrap().stdout).trim(), "enabled");
+    }
 }

@@ -221,3 +221,67 @@ fn what_cannot_be_written_is_told_and_the_rest_is_done() {
     assert!(machine.enabled());
     assert!(said.iter().any(|line| line.contains("/usr/local/etc")), "{said:?}");
 }
+
+/// What both dialects of the runner know and carry out (rancher/yip as in elemental, mudler/yip).
+const STEP_KEYS: [&str; 24] = [
+    "name",
+    "if",
+    "node",
+    "after",
+    "commands",
+    "files",
+    "directories",
+    "downloads",
+    "ensure_entities",
+    "delete_entities",
+    "dns",
+    "hostname",
+    "sysctl",
+    "authorized_keys",
+    "users",
+    "systemctl",
+    "environment",
+    "environment_file",
+    "timesyncd",
+    "systemd_firstboot",
+    "datasource",
+    "layout",
+    "stages",
+    "ssh_authorized_keys",
+];
+
+#[test]
+fn the_overlays_stage_files_keep_to_what_both_runners_know_and_call_stages_that_exist() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("overlay/files/system/oem");
+    let mut called = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let file: serde_json::Value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        for (stage, steps) in file["stages"].as_object().unwrap() {
+            for step in steps.as_array().unwrap() {
+                for key in step.as_object().unwrap().keys() {
+                    assert!(STEP_KEYS.contains(&key.as_str()), "{}: {stage}: {key}", path.display());
+                }
+                for list in ["files", "directories"] {
+                    for item in step[list].as_array().into_iter().flatten() {
+                        assert!(
+                            item["permissions"].is_number(),
+                            "{}: {item}: without a mode it is 0000",
+                            path.display()
+                        );
+                    }
+                }
+                for command in step["commands"].as_array().into_iter().flatten() {
+                    let command = command.as_str().unwrap();
+                    if let Some(name) = command.strip_prefix("/usr/bin/c3os stage ") {
+                        assert_eq!(name, stage);
+                        assert!(<Stage as clap::ValueEnum>::from_str(name, false).is_ok(), "{name}");
+                        called.push(name.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    called.sort();
+    assert_eq!(called, ["boot", "initramfs", "network"]);
+}
