@@ -180,6 +180,7 @@ impl Ledger {
 
     pub(super) fn take_proof(&mut self, from: NodeId, one: &[u8], other: &[u8]) -> Result<(), PeerFault> {
         let claimed = SignedEntry::parse_unverified(one)?.author();
+        self.spread.delivered(&claimed);
         // Of somebody of whom nothing is held a proof is of no use yet: it comes again with the entries.
         if self.store.author(&claimed).is_none_or(|author| author.equivocation.is_some()) {
             return Ok(());

@@ -91,14 +91,19 @@ impl Own {
         self.drafts.iter().map(|draft| &draft.key).chain(self.unwritten.iter().map(|one| one.entry.key()))
     }
 
+    /// Whether drafts get no numbers: for a while after a loss, and for ever when a clone has used up all numbers.
+    fn is_held_back(&self) -> bool {
+        self.hold.is_some() || self.mark + self.drafts.len() as u64 > MAX_SEQ
+    }
+
     /// Whether there is something for the disk.
     pub(super) fn wants_write(&self) -> bool {
-        self.unsaved || !self.unwritten.is_empty() || (self.hold.is_none() && !self.drafts.is_empty())
+        self.unsaved || !self.unwritten.is_empty() || (!self.drafts.is_empty() && !self.is_held_back())
     }
 
     /// Signs the drafts, unless they are held back, and returns everything that the disk has yet to confirm.
     pub(super) fn sign_drafts(&mut self, identity: &Identity) -> &[Unwritten] {
-        if self.hold.is_none() {
+        if !self.is_held_back() {
             for draft in std::mem::take(&mut self.drafts) {
                 self.mark += 1;
                 let Draft { key, value, ttl, deadline } = draft;

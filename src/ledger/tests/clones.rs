@@ -72,3 +72,19 @@ fn the_machine_that_hears_its_own_future_is_amnesiac() {
     let mine = world.hosts[1].ledger.get(world.id(3), "machine").expect("written");
     assert_eq!((mine.seq(), mine.value()), (6, &b"after"[..]), "it goes on above what peers hold");
 }
+
+#[test]
+fn a_clone_that_uses_up_all_numbers_silences_its_twin_and_breaks_nothing_else() {
+    let mut world = World::new(2, 12);
+    world.link(0, 1);
+    let last = entry(&identity(1), 1 << 62, "machine", b"last");
+    let now = world.now;
+    world.hosts[1].ledger.store.insert(last, None, now);
+    world.run(MINUTE);
+    world.put(0, "machine", b"more");
+    world.put(1, "machine", b"fine");
+    world.run(10 * MINUTE);
+    world.assert_equal();
+    assert!(world.hosts[0].ledger.amnesia());
+    assert_eq!(world.hosts[0].ledger.get(world.id(1), "machine").map(SignedEntry::value), Some(&b"fine"[..]));
+}

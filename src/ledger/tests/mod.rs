@@ -12,14 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proptest::test_runner::Config;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{Ledger, SignedEntry, WriteKind};
 use crate::identity::{Identity, NodeId};
 
-/// Cases of a property, without files beside the code for the failed ones.
-pub(super) fn cases(cases: u32) -> proptest::test_runner::Config {
-    proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }
+/// Cases of a property, unless `PROPTEST_CASES` says how many; no files beside the code for those that fail.
+pub(super) fn cases(cases: u32) -> Config {
+    let default = Config { failure_persistence: None, ..Default::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { default } else { Config { cases, ..default } }
 }
 
 /// Some instant: tests count from it.

@@ -130,6 +130,38 @@ fn a_thousand_authors_reach_a_newcomer_within_seconds() {
 }
 
 #[test]
+fn in_a_mesh_of_a_hundred_a_change_reaches_all_within_seconds_and_silence_follows() {
+    let mut world = World::new(100, 9);
+    // A ring with two long chords each: six neighbours per node.
+    for host in 0..100 {
+        for step in [1, 17, 41] {
+            world.link(host, (host + step) % 100);
+        }
+    }
+    for host in 0..100 {
+        world.put(host, "machine", &[1; 200]);
+    }
+    world.run(3 * MINUTE);
+    world.assert_equal();
+    world.sent_bytes = 0;
+    world.put(0, "machine", b"news");
+    world.run(Duration::from_secs(1));
+    let reached = world
+        .hosts
+        .iter()
+        .filter(|host| host.ledger.get(world.id(0), "machine").map(SignedEntry::value) == Some(b"news"));
+    assert_eq!(reached.count(), 100);
+    world.run(MINUTE);
+    let per_node = world.sent_bytes / 100;
+    assert!(per_node < 2500, "{per_node} bytes per node for one change and a minute");
+    world.assert_equal();
+    world.sent_bytes = 0;
+    world.run(10 * MINUTE);
+    let per_node_and_minute = world.sent_bytes / 100 / 10;
+    assert!(per_node_and_minute < 40, "{per_node_and_minute} bytes per node and minute");
+}
+
+#[test]
 fn a_time_to_live_counts_down_and_travels_as_what_is_left() {
     let mut world = World::new(3, 7);
     world.link(0, 1);
