@@ -156,6 +156,11 @@ impl InLab {
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
+    /// Where a file of a host lies in the lab's directory; only for what outlives a boot.
+    pub fn kept(&self, node: &str, path: &str) -> Result<PathBuf> {
+        lab::kept_path(&self.dir, node, path)
+    }
+
     /// The product's program, as it lies on the hosts.
     pub fn binary(&self) -> PathBuf {
         self.dir.image().join("usr/bin/c3os")
@@ -271,7 +276,7 @@ impl Cluster for InLab {
     }
 
     fn write(&self, node: &str, path: &str, text: &str) -> Result<()> {
-        let kept = lab::kept_path(&self.dir, node, path)?;
+        let kept = self.kept(node, path)?;
         fs::write(&kept, text).with_context(|| format!("writing {}", kept.display()))
     }
 }

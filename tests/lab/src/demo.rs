@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, InLab, until};
 use crate::dir::{Init, LabDir};
+use crate::fixture;
 use crate::lab::Wish;
 use crate::product::Status;
 use crate::run::Signals;
@@ -93,6 +94,12 @@ fn show(lab: &mut InLab, options: &Options) -> Result<i32> {
     let pairs = reached.values().map(Vec::len).sum::<usize>();
     let wanted = nodes.len() * (nodes.len() - 1);
     teller.tell(&format!("{pairs} of {wanted} pings through the mesh were answered"));
+    let master = views.iter().find(|view| view.assigned.as_deref() == Some("master")).context("no master")?;
+    let mut files = 0;
+    for (node, view) in nodes.iter().zip(&views) {
+        files += fixture::compare(lab, options.init, node, view, master)?;
+    }
+    teller.tell(&format!("k3s' {files} files equal the reviewed ones, but for names, addresses and secrets"));
     let units = units(lab, &nodes, &views, options.init, &teller)?;
     let address = bridge(lab, &nodes, &views, &teller)?;
 

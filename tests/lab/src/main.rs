@@ -14,6 +14,7 @@ mod cluster;
 mod commands;
 mod demo;
 mod dir;
+mod fixture;
 mod ground;
 mod host;
 mod image;

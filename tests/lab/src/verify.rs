@@ -24,6 +24,8 @@ enum Check {
     Cargo(&'static [&'static str]),
     /// `cargo test --test NAME`, where there is such a target.
     Tests(&'static str),
+    /// A script of the tree.
+    Script(&'static str),
     /// This very program.
     Lab(&'static [&'static str]),
     /// cargo-deny, where it can be had.
@@ -46,6 +48,7 @@ const STEPS: &[Step] = &[
         check: Check::Cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Step { name: "deny", check: Check::Deny },
+    Step { name: "overlay", check: Check::Script("image/check-overlay") },
     Step { name: "build", check: Check::Cargo(&["build", "-q", "--workspace"]) },
     Step { name: "schema", check: Check::Schema },
     Step { name: "unit", check: Check::Cargo(&["test", "-q", "--workspace", "--lib", "--bins"]) },
@@ -130,6 +133,11 @@ fn check(step: &Step, log: &Path, signals: &Signals) -> Result<Verdict> {
                 return Ok(Verdict::Skipped(format!("there is no tests/{name} yet")));
             }
             cargo(&["test", "-q", "--test", name])
+        }
+        Check::Script(path) => {
+            let mut command = Command::new(product::tree().join(path));
+            command.current_dir(product::tree());
+            command
         }
         Check::Lab(args) => {
             let mut command = Command::new(std::env::current_exe().context("our own program")?);

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::{SOON, Stage, one_cluster, pass, refs, unchanged};
 use crate::cluster::{Cluster, until};
+use crate::fixture;
 
 pub(super) fn three_nodes(stage: &mut Stage) -> Result<()> {
     let names = stage.names();
@@ -13,6 +14,10 @@ pub(super) fn three_nodes(stage: &mut Stage) -> Result<()> {
     let views = stage.settled(&nodes)?;
     let masters = views.iter().filter(|view| view.assigned.as_deref() == Some("master")).count();
     ensure!(masters == 1, "there should be one master, and there are {masters}");
+    let master = views.iter().find(|view| view.assigned.as_deref() == Some("master")).unwrap_or(&views[0]);
+    for (node, view) in nodes.iter().zip(&views) {
+        fixture::compare(&stage.lab, stage.init, node, view, master)?;
+    }
     stage.all_reach_all(&nodes, &views)?;
     stage.units_up(&nodes, &views)
 }
