@@ -38,6 +38,8 @@
 
 pub mod address;
 #[cfg(feature = "os")]
+pub mod api;
+#[cfg(feature = "os")]
 pub mod cli;
 pub mod config;
 #[cfg(feature = "os")]

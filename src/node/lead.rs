@@ -59,7 +59,6 @@ impl Node {
         assignments: &Assignments,
         now: Instant,
     ) {
-        self.ledger.set_permanent(assignments.keys().copied());
         let view = self.roles_view(members, cluster, assignments);
         for assignment in roles::assign(&view) {
             let key = fact::about("assignment", &cluster.network_id, &assignment.node);

@@ -288,6 +288,8 @@ impl Node {
         let members = Members::of(&self.ledger, &self.connected);
         self.introduce(now);
         let assignments = self.assignments();
+        let founder = self.pinned.as_ref().map(|pinned| pinned.cluster().founder);
+        self.ledger.set_permanent(assignments.keys().copied().chain(founder));
         self.settle_address(&members, &assignments, now);
         if !self.settings.observes() {
             self.elect(&members, now);
@@ -377,7 +379,8 @@ impl Node {
             members,
             &self.settings,
             self.pinned.as_ref(),
-            self.seen.discovery_exhausted,
+            self.seen.discovery_exhausted
+                && self.connected.iter().all(|peer| self.ledger.has_exchanged_with(peer)),
         )
     }
 

@@ -1,0 +1,213 @@
+//! Every path, in one table.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, Query, State},
+    http::{StatusCode, header},
+    response::{
+        Html, IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::{get, post, put},
+};
+use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{access, metrics, original};
+use crate::{
+    config::NetworkId,
+    daemon::handle::{Command, Handle, Refusal, RefusalKind, Reply},
+    election::Role,
+    identity::NodeId,
+};
+
+/// The dashboard: one page, nothing from elsewhere.
+const DASHBOARD: &str = include_str!("dashboard.html");
+/// It runs its own script and style, and talks to us alone.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// No request of ours is longer.
+const BODY: usize = 16 * 1024;
+
+type Shared = State<Arc<super::State>>;
+
+pub(super) fn router(state: Arc<super::State>) -> Router {
+    Router::new()
+        .route("/", get(dashboard))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(prometheus))
+        .route(
+            "/api/v1/status",
+            get(|State(state): Shared| async move { Json((*state.handle.look().await).clone()) }),
+        )
+        .route(
+            "/api/v1/nodes",
+            get(|State(state): Shared| async move { Json(state.handle.look().await.members.clone()) }),
+        )
+        .route(
+            "/api/v1/peers",
+            get(|State(state): Shared| async move { Json(state.handle.look().await.peers.clone()) }),
+        )
+        .route(
+            "/api/v1/cluster",
+            get(|State(state): Shared| async move { Json(state.handle.look().await.cluster.clone()) }),
+        )
+        .route("/api/v1/roles", get(roles))
+        .route("/api/v1/roles/{node}", put(set_role))
+        .route("/api/v1/ping/{node}", post(ping))
+        .route("/api/v1/kubeconfig", get(kubeconfig))
+        .route("/api/v1/ledger", get(ledger))
+        .route(
+            "/api/v1/reload",
+            post(|State(state): Shared| async move { answer(state.handle.call(Command::Reload).await) }),
+        )
+        .route("/api/v1/events", get(events))
+        .merge(original::router())
+        .fallback(|| async {
+            access::refuse(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path; /api/v1/status is where to begin",
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            access::refuse(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(state)
+}
+
+async fn dashboard() -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(DASHBOARD)).into_response()
+}
+
+async fn prometheus(State(state): Shared) -> Response {
+    let text = metrics::text(&*state.handle.look().await);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn roles(State(state): Shared) -> Response {
+    let snapshot = state.handle.look().await;
+    let roles = snapshot.members.iter().filter(|member| !member.observer).map(|member| {
+        json!({
+            "id": member.id,
+            "name": member.name,
+            "uuid": member.uuid,
+            "network_id": member.network_id,
+            "setting": member.role_setting,
+            "role": member.role,
+            "unit": member.unit,
+            "address": member.ipv4,
+            "live": member.live,
+        })
+    });
+    Json(roles.collect::<Vec<_>>()).into_response()
+}
+
+#[derive(Deserialize)]
+struct WantedRole {
+    role: Role,
+}
+
+async fn set_role(
+    State(state): Shared,
+    Path(node): Path<String>,
+    Json(wanted): Json<WantedRole>,
+) -> Response {
+    match find(&state.handle, &node).await {
+        Ok(node) => answer(state.handle.call(Command::SetRole { node, role: wanted.role }).await),
+        Err(refusal) => answer(Err(refusal)),
+    }
+}
+
+async fn ping(State(state): Shared, Path(node): Path<String>) -> Response {
+    match find(&state.handle, &node).await {
+        Ok(node) => answer(state.handle.call(Command::Ping { node }).await),
+        Err(refusal) => answer(Err(refusal)),
+    }
+}
+
+/// A node by its id, the end of its id, its name, its uuid or its address.
+async fn find(handle: &Handle, text: &str) -> Result<NodeId, Refusal> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let snapshot = handle.look().await;
+    let fits = |member: &&crate::node::snapshot::Member| {
+        member.name == text
+            || member.uuid == text
+            || member.id.short() == text
+            || member.ipv4.is_some_and(|address| address.to_string() == text)
+            || member.ipv6.to_string() == text
+    };
+    let found: Vec<NodeId> = snapshot.members.iter().filter(fits).map(|member| member.id).collect();
+    let reason = match found.as_slice() {
+        [one] => return Ok(*one),
+        [] => format!("no member is called {text}; `c3os status` lists them"),
+        several => format!("{} members are called {text}; use an id of `c3os status`", several.len()),
+    };
+    Err(Refusal { kind: RefusalKind::NotFound, reason })
+}
+
+#[derive(Deserialize)]
+struct Which {
+    network_id: Option<NetworkId>,
+}
+
+async fn kubeconfig(State(state): Shared, Query(which): Query<Which>) -> Response {
+    answer(state.handle.call(Command::Kubeconfig { network_id: which.network_id }).await)
+}
+
+async fn ledger(State(state): Shared) -> Response {
+    answer(state.handle.call(Command::Ledger).await)
+}
+
+/// Snapshots as they change, at most one every 200 ms, and what happens in between.
+async fn events(State(state): Shared) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let snapshots = stream::unfold((state.handle.watch(), true), |(mut watch, first)| async move {
+        if !first {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            watch.changed().await.ok()?;
+        }
+        let snapshot = watch.borrow_and_update().clone();
+        Some((Event::default().event("status").json_data(&*snapshot), (watch, false)))
+    });
+    let happenings = stream::unfold(state.handle.happenings(), |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(happening) => {
+                    return Some((Event::default().event("happening").json_data(&happening), receiver));
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    });
+    let both = stream::select(snapshots, happenings).filter_map(|event| async move { event.ok().map(Ok) });
+    Sse::new(both).keep_alive(KeepAlive::default())
+}
+
+/// A reply as JSON, or a refusal with the status that fits.
+pub(super) fn answer(reply: Result<Reply, Refusal>) -> Response {
+    match reply {
+        Ok(Reply::Done) => Json(json!({ "done": true })).into_response(),
+        Ok(Reply::Pong(round_trip)) => {
+            Json(json!({ "rtt_us": round_trip.as_micros() as u64 })).into_response()
+        }
+        Ok(Reply::Kubeconfig(text)) => {
+            ([(header::CONTENT_TYPE, "application/yaml")], text.as_str().to_owned()).into_response()
+        }
+        Ok(Reply::Ledger(lines)) => Json(lines).into_response(),
+        Err(refusal) => {
+            let status = match refusal.kind {
+                RefusalKind::NotFound => StatusCode::NOT_FOUND,
+                RefusalKind::NotYet => StatusCode::SERVICE_UNAVAILABLE,
+                RefusalKind::NotAllowed => StatusCode::FORBIDDEN,
+                RefusalKind::Failed => StatusCode::BAD_GATEWAY,
+            };
+            (status, Json(json!({ "error": refusal.reason, "kind": refusal.kind }))).into_response()
+        }
+    }
+}
