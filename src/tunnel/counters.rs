@@ -29,6 +29,8 @@ reasons! {
     Replayed "replayed" "Received: seen before, or too old to tell.",
     NotAuthentic "not_authentic" "Received: the tag is wrong.",
     NotIp "not_ip" "An inner packet that is neither IPv4 nor IPv6.",
+    BadFrame "bad_frame" "To send: a frame of the interface that makes no sense.",
+    BadMeta "bad_meta" "Received: what the peer says of the inner packet is not so.",
     ForeignSource "foreign_source" "Received: the inner source address does not belong to the peer.",
     BadControl "bad_control" "Received: an authentic control message that makes no sense.",
     ControlFull "control_full" "The control thread was too busy to take it.",

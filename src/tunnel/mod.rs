@@ -1,8 +1,8 @@
 //! The data plane without its sockets: handshake, sessions, replay windows, routes, paths, timers.
 //!
 //! ```text
-//!   TUN --> Table::destination --> Session::seal_data --> UDP          (fast threads: only read the Table)
-//!   UDP --> Table::open (session, replay, tag, inner source) --> TUN
+//!   TUN --> Cut --> Table::destination --> Session::seal_data --> UDP    (fast threads: only read the Table)
+//!   UDP --> Table::open (session, replay, tag, inner source) --> Joiner --> TUN
 //!             | control datagrams, packets without a session, "attention", "moved"
 //!             v
 //!           Tunnel: one Peer each --> handshakes, probes, a new Table  (control thread, or a simulation)
@@ -16,8 +16,11 @@
 
 mod control;
 mod counters;
+mod cut;
 mod handshake;
+mod join;
 mod key;
+mod layout;
 mod message;
 mod noise;
 mod packet;
@@ -28,12 +31,15 @@ mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod vnet;
 mod window;
 mod wire;
 
 pub use control::{PeerRoute, PeerState, Tunnel, TunnelEvent, TunnelSettings};
 pub use counters::{Counters, DropReason};
+pub use cut::Cut;
 pub use handshake::{HandshakeError, Initiator, Offer, Parameters, respond};
+pub use join::{Frame, Joiner, Offloads};
 pub use key::{Aead, Exhausted};
 pub use packet::Addresses;
 pub use path::Path;
@@ -41,5 +47,6 @@ pub use peer::PingError;
 pub use route::{RouteTable, Slot};
 pub use session::{Opened, Session};
 pub use table::{Content, Inbound, Sending, Table, TablePeer, Traffic, TrafficTotals};
+pub use vnet::{Gso, VNET_HEADER, VnetHeader};
 pub use window::{Arrival, WINDOW, Window};
 pub use wire::{CONTROL_QUEUE, HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG};

@@ -103,6 +103,8 @@ pub struct Inbound<'table, 'datagram> {
     pub peer: &'table TablePeer,
     /// The session it came in.
     pub session: &'table Arc<Session>,
+    /// Its part in the clear.
+    pub header: Header,
     /// What it holds.
     pub content: Content<'datagram>,
     /// The control thread wants to know: the first of its session.
@@ -159,7 +161,7 @@ impl Table {
             Kind::Control => Content::Control(opened.plaintext),
             Kind::Data => self.admit(*slot, opened.plaintext),
         };
-        Ok(Inbound { peer, session, content, first: opened.first, moved })
+        Ok(Inbound { peer, session, header, content, first: opened.first, moved })
     }
 
     /// Cryptokey routing: the source of an inner packet must be an address that we would send to this very peer.

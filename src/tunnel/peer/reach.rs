@@ -1,0 +1,239 @@
+//! Whether and where a peer answers: probes, the search for a path, the watch on a session in use, pings.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{News, Output, Peer};
+use crate::tunnel::{message::Message, path::Path, session::Session};
+
+/// A probe without answer after this is lost.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between the rounds of probes that look for a path, and how many.
+pub(super) const SEARCH: Duration = Duration::from_millis(400);
+pub(super) const SEARCH_ROUNDS: u8 = 8;
+/// How often a session in use is looked at.
+pub(super) const WATCH: Duration = Duration::from_secs(5);
+/// How often when something was sent and nothing came back, and after how many such looks what happens.
+const WORRIED_WATCH: Duration = Duration::from_millis(700);
+const PATH_FAILS_AFTER: u8 = 2;
+const SESSION_FAILS_AFTER: u8 = 4;
+/// How long a ping may take, handshake included.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a ping has no round trip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PingError {
+    /// The id is none of the peers that we have routes for.
+    #[error("no route to that node: it is not on the mesh, or has no overlay address yet")]
+    UnknownPeer,
+    /// The peer was asked and did not answer in five seconds.
+    #[error("no answer through the data plane within 5 s")]
+    NoAnswer,
+}
+
+pub(super) struct Probe {
+    pub(super) path: Path,
+    pub(super) sent: Instant,
+    /// Take the path if it answers, whatever the others are like: the peer itself moved there.
+    pub(super) take: bool,
+    pub(super) ping: Option<u64>,
+}
+
+/// A look at a session in use.
+pub(super) struct Watch {
+    pub(super) next: Instant,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) silent: u8,
+}
+
+impl Peer {
+    pub(in crate::tunnel) fn handle_ping(&mut self, token: u64, now: Instant, out: &mut Output) {
+        self.pings.push((token, now + PING_TIMEOUT));
+        self.send_pings(now, out);
+    }
+
+    /// An authentic datagram came from an address that the peer was not known at.
+    pub(in crate::tunnel) fn handle_moved(
+        &mut self,
+        session: &Arc<Session>,
+        from: SocketAddr,
+        now: Instant,
+        out: &mut Output,
+    ) {
+        session.settle();
+        let path = Path::of(self.paths.ports(), from);
+        self.paths.add(path);
+        if self.is_current(session) && !self.probes.values().any(|probe| probe.take && probe.path == path) {
+            self.probe(path, true, None, now, out);
+        }
+    }
+
+    pub(in crate::tunnel) fn handle_probe(
+        &mut self,
+        session: &Arc<Session>,
+        number: u64,
+        from: SocketAddr,
+        out: &mut Output,
+    ) {
+        self.send(session, &Message::ProbeAck(number), from, out);
+    }
+
+    pub(in crate::tunnel) fn handle_probe_ack(&mut self, number: u64, now: Instant, out: &mut Output) {
+        let Some(probe) = self.probes.remove(&number) else { return };
+        let round_trip = now.saturating_duration_since(probe.sent);
+        let had_path = self.paths.chosen().is_some();
+        let mut changed = self.paths.answered(probe.path, round_trip);
+        if probe.take {
+            changed |= self.paths.take(probe.path);
+        }
+        if let Some(token) = probe.ping {
+            self.pings.retain(|(known, _)| *known != token);
+            out.pongs.push_back((token, Ok(round_trip)));
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.silent = 0;
+        }
+        if self.current.is_some() {
+            self.search = None;
+        }
+        // A path that has just answered is one where the peer may be heard from, so the table has to know it.
+        out.table_changed = true;
+        if changed && let Some(path) = self.paths.chosen() {
+            tracing::debug!(peer = %self.id.short(), ?path, ?round_trip, "data path chosen");
+            if !had_path {
+                out.news.push_back(News::Connected(self.id, path));
+            }
+        }
+        self.flush(now, out);
+    }
+
+    /// The next packet of a session that asked for attention is being sent.
+    pub(in crate::tunnel) fn handle_attention(&mut self, now: Instant) {
+        if self.watch.is_none() {
+            self.start_watch(now, WATCH, 0);
+        }
+    }
+
+    /// There is reason to doubt that the peer still has our session: it has to answer at once, or a handshake follows.
+    pub(in crate::tunnel) fn doubt(&mut self, now: Instant, out: &mut Output) {
+        if let Some((_, path)) = self.sending() {
+            self.probe(path, false, None, now, out);
+            self.start_watch(now, WORRIED_WATCH, SESSION_FAILS_AFTER - 1);
+            self.watch.as_mut().expect("just started").sent = u64::MAX;
+        }
+    }
+
+    pub(super) fn send_pings(&mut self, now: Instant, out: &mut Output) {
+        let Some((_, path)) = self.sending() else { return };
+        for (token, _) in self.pings.clone() {
+            if !self.probes.values().any(|probe| probe.ping == Some(token)) {
+                self.probe(path, false, Some(token), now, out);
+            }
+        }
+    }
+
+    pub(super) fn probe(
+        &mut self,
+        path: Path,
+        take: bool,
+        ping: Option<u64>,
+        now: Instant,
+        out: &mut Output,
+    ) {
+        let Some(session) = self.current.as_ref().map(|e| Arc::clone(&e.session)) else { return };
+        out.next_probe += 1;
+        self.probes.insert(out.next_probe, Probe { path, sent: now, take, ping });
+        let to = path.endpoint(self.paths.ports(), 0);
+        self.send(&session, &Message::Probe(out.next_probe), to, out);
+    }
+
+    pub(super) fn expire_probes(&mut self, now: Instant, out: &mut Output) {
+        let lost: Vec<u64> = self
+            .probes
+            .iter()
+            .filter(|(_, p)| p.sent + PROBE_TIMEOUT <= now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in lost {
+            if let Some(probe) = self.probes.remove(&number) {
+                self.paths.lost(probe.path);
+            }
+        }
+        let late: Vec<u64> =
+            self.pings.iter().filter(|(_, at)| *at <= now).map(|(token, _)| *token).collect();
+        self.pings.retain(|(_, at)| *at > now);
+        out.pongs.extend(late.into_iter().map(|token| (token, Err(PingError::NoAnswer))));
+        self.send_pings(now, out);
+    }
+
+    /// One round of probes to every candidate.
+    pub(super) fn search_path(&mut self, now: Instant, out: &mut Output) {
+        let Some((_, left)) = self.search else { return };
+        if left == 0 {
+            self.search = None;
+            if self.paths.chosen().is_none() {
+                self.forget_current("no address of the peer answers", out);
+                self.back_off(now, out);
+            }
+            return;
+        }
+        self.search = Some((now + SEARCH, left - 1));
+        for path in self.paths.all() {
+            self.probe(path, false, None, now, out);
+        }
+    }
+
+    pub(super) fn start_watch(&mut self, now: Instant, interval: Duration, silent: u8) {
+        if let Some(current) = &self.current {
+            let (sent, received) = (current.session.sent(), current.session.received());
+            self.watch = Some(Watch { next: now + interval, sent, received, silent });
+        }
+    }
+
+    /// Looks whether the session in use still is one. Gives true if it seems dead.
+    pub(super) fn watch_session(&mut self, now: Instant, out: &mut Output) -> bool {
+        let (Some(current), Some(watch)) = (&self.current, &mut self.watch) else { return false };
+        if watch.next > now {
+            return false;
+        }
+        let (sent, received) = (current.session.sent(), current.session.received());
+        let idle = sent == watch.sent && watch.silent == 0;
+        let heard = received != watch.received;
+        (watch.sent, watch.received) = (sent, received);
+        if idle {
+            self.watch = None;
+            current.session.ask_for_attention();
+            return false;
+        }
+        if heard {
+            watch.silent = 0;
+            watch.next = now + WATCH;
+        } else {
+            watch.silent += 1;
+            watch.next = now + WORRIED_WATCH;
+        }
+        let silent = watch.silent;
+        if let Some(path) = self.paths.chosen() {
+            self.probe(path, false, None, now, out);
+        }
+        if silent >= PATH_FAILS_AFTER && self.paths.all().len() > 1 {
+            out.table_changed |= self.paths.failed();
+            for path in self.paths.all() {
+                self.probe(path, false, None, now, out);
+            }
+        }
+        if silent < SESSION_FAILS_AFTER {
+            return false;
+        }
+        // Nothing is left to try but a new session. It is asked for once; attention brings us back here.
+        self.watch = None;
+        if let Some(current) = &self.current {
+            current.session.ask_for_attention();
+        }
+        true
+    }
+}
