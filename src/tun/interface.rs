@@ -16,6 +16,7 @@ use rtnetlink::{
 };
 
 use super::TunError;
+use crate::{tunnel::OVERHEAD, udp::MAX_TRAIN};
 
 /// Packets that may queue up before the reading thread: some milliseconds' worth, since a super-packet has 64 KiB.
 const QUEUE_LENGTH: u32 = 200;
@@ -41,18 +42,21 @@ pub async fn configure(name: &str, overlay: &Overlay) -> Result<(), TunError> {
     let link = netlink.link().await?;
     let index = link.header.index;
     let mtu = u32::from(overlay.mtu);
+    let wanted = [
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::TxQueueLen(QUEUE_LENGTH),
+        LinkAttribute::GsoMaxSize(longest_super_packet(overlay.mtu)),
+    ];
     let right = link.header.flags.contains(LinkFlags::Up)
-        && link.attributes.contains(&LinkAttribute::Mtu(mtu))
-        && link.attributes.contains(&LinkAttribute::TxQueueLen(QUEUE_LENGTH));
+        && wanted.iter().all(|attribute| link.attributes.contains(attribute));
     if !right {
         // No link-local address, no router solicitations: an idle interface stays silent. Kernels without IPv6 have
         // no such file.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
-        let wanted = LinkUnspec::new_with_index(index)
-            .mtu(mtu)
-            .append_extra_attribute(LinkAttribute::TxQueueLen(QUEUE_LENGTH))
-            .up()
-            .build();
+        let wanted = wanted.into_iter().fold(LinkUnspec::new_with_index(index), |link, attribute| {
+            link.append_extra_attribute(attribute)
+        });
+        let wanted = wanted.up().build();
         netlink.done("set MTU and state", netlink.handle.link().change(wanted).execute().await)?;
     }
     let wanted: Vec<(IpAddr, u8)> = [
@@ -103,6 +107,14 @@ pub async fn delete(name: &str) -> Result<(), TunError> {
     let netlink = Netlink::open(name)?;
     let index = netlink.link().await?.header.index;
     netlink.done("remove all", netlink.handle.link().del(index).execute().await)
+}
+
+/// A super-packet so long that its packets, sealed, still fit one train: it is sent by one call, arrives by one, and is
+/// put together again as one.
+fn longest_super_packet(mtu: u16) -> u32 {
+    // The shortest headers, IPv4 and TCP without options, make the longest payload; timestamps are usual.
+    let packets = MAX_TRAIN / (usize::from(mtu) + OVERHEAD);
+    (packets.max(1) * (usize::from(mtu).saturating_sub(52)).max(1) + 52) as u32
 }
 
 /// A netlink connection for one interface; its task ends with it.

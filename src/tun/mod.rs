@@ -14,8 +14,8 @@ pub use interface::{Overlay, configure, delete};
 pub use queue::{Opened, Queue, open};
 pub use wake::interrupt_until_finished;
 
-/// Bytes of the virtio-net header before every packet (`struct virtio_net_hdr`, virtio 1.2, 5.1.6).
-pub const VNET_HEADER: usize = 10;
+use crate::tunnel::{Offloads, VNET_HEADER};
+
 /// The longest frame: the header and the longest IP packet.
 pub const MAX_FRAME: usize = VNET_HEADER + 65_535;
 
@@ -39,8 +39,8 @@ pub trait Device: Send + Sync + 'static {
     /// As of writev(2): the packet is lost, nothing else.
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
-    /// Whether super-packets may be written, and may be read.
-    fn offloads(&self) -> bool;
+    /// What super-packets it takes.
+    fn offloads(&self) -> Offloads;
 }
 
 /// Why there is no interface.

@@ -8,24 +8,27 @@ use std::{
     path::Path,
 };
 
-use super::{Device, TunError, VNET_HEADER};
+use super::{Device, TunError};
+use crate::tunnel::{Offloads, VNET_HEADER};
 
-/// Super-packets in both directions: checksum, TCP over IPv4 and IPv6; with UDP where the kernel is 6.2 or newer.
-const OFFLOADS: [libc::c_uint; 2] = [0x01 | 0x02 | 0x04 | 0x20 | 0x40, 0x01 | 0x02 | 0x04];
+/// `TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6`: the kernel hands over TCP super-packets and partial checksums.
+const TCP: libc::c_uint = 0x01 | 0x02 | 0x04;
+/// `TUN_F_USO4 | TUN_F_USO6`, from kernel 6.2 on: UDP super-packets as well.
+const UDP: libc::c_uint = 0x20 | 0x40;
 
 /// What was opened.
 pub struct Opened {
     /// The queues, as many as were asked for if the kernel can.
     pub queues: Vec<Queue>,
-    /// Whether super-packets are on.
-    pub offloads: bool,
+    /// What super-packets are on.
+    pub offloads: Offloads,
 }
 
 /// One queue of a TUN interface.
 pub struct Queue {
     file: File,
     vnet: bool,
-    offloads: bool,
+    offloads: Offloads,
 }
 
 /// The flags tried, best first.
@@ -44,11 +47,11 @@ const STEPS: [Flags; 4] = [
 
 /// Opens `queues` queues of the interface `name`, which is made if it is not there, and makes it persistent.
 ///
-/// With `offloads` the kernel hands over and takes super-packets where it can.
+/// The kernel hands over and takes super-packets where it can.
 ///
 /// # Errors
 /// [`TunError`], with the fix.
-pub fn open(name: &str, queues: usize, offloads: bool) -> Result<Opened, TunError> {
+pub fn open(name: &str, queues: usize) -> Result<Opened, TunError> {
     if name.is_empty()
         || name.len() > 15
         || name.contains(['/', ' ', '\0', '\n'])
@@ -60,7 +63,7 @@ pub fn open(name: &str, queues: usize, offloads: bool) -> Result<Opened, TunErro
     let mut last = None;
     for flags in STEPS {
         match attach(name, flags) {
-            Ok(first) => return finish(name, queues, offloads, flags, first),
+            Ok(first) => return finish(name, queues, flags, first),
             Err(TunError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
                 last = Some(source);
             }
@@ -75,7 +78,7 @@ pub fn open(name: &str, queues: usize, offloads: bool) -> Result<Opened, TunErro
     Err(TunError::Refused { name: name.to_owned(), action: "take hold", source })
 }
 
-fn finish(name: &str, queues: usize, offloads: bool, flags: Flags, first: File) -> Result<Opened, TunError> {
+fn finish(name: &str, queues: usize, flags: Flags, first: File) -> Result<Opened, TunError> {
     if flags != STEPS[0] {
         tracing::info!(interface = name, ?flags, "the kernel's TUN device lacks a feature, going on without");
     }
@@ -88,23 +91,29 @@ fn finish(name: &str, queues: usize, offloads: bool, flags: Flags, first: File) 
     while flags.multi_queue && files.len() < queues {
         files.push(attach(name, flags)?);
     }
-    let offloads = offloads && flags.vnet && set_offloads(name, &files);
+    let offloads = if flags.vnet { set_offloads(name, &files) } else { Offloads::NONE };
     let queues = files.into_iter().map(|file| Queue { file, vnet: flags.vnet, offloads }).collect();
     Ok(Opened { queues, offloads })
 }
 
-/// Switches super-packets on, or, left on by a process before us, off.
-fn set_offloads(name: &str, files: &[File]) -> bool {
+/// Switches on what the kernel can.
+fn set_offloads(name: &str, files: &[File]) -> Offloads {
     let set = |bits| files.iter().all(|file| number_ioctl(file, libc::TUNSETOFFLOAD, bits).is_ok());
-    let Some(bits) = OFFLOADS.into_iter().find(|bits| set(*bits)) else {
-        tracing::info!(
-            interface = name,
-            "no offloads on this kernel's TUN device, going on packet by packet"
-        );
-        return false;
-    };
-    tracing::debug!(interface = name, bits, "offloads of the TUN device");
-    true
+    if set(TCP | UDP) {
+        return Offloads { tcp: true, udp: true };
+    }
+    tracing::info!(
+        interface = name,
+        "the kernel's TUN device has no UDP offload (from 6.2 on), going on without"
+    );
+    if set(TCP) {
+        return Offloads { tcp: true, udp: false };
+    }
+    tracing::info!(
+        interface = name,
+        "the kernel's TUN device has no offloads at all, going on packet by packet"
+    );
+    Offloads::NONE
 }
 
 fn attach(name: &str, flags: Flags) -> Result<File, TunError> {
@@ -126,8 +135,6 @@ fn attach(name: &str, flags: Flags) -> Result<File, TunError> {
     // with a zero byte because `open` has checked that it is shorter than the field.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) };
     if result == 0 {
-        // Nobody may have switched super-packets on in a queue that we do not know how to read.
-        let _ = number_ioctl(&file, libc::TUNSETOFFLOAD, 0);
         return Ok(file);
     }
     let error = io::Error::last_os_error();
@@ -201,7 +208,7 @@ impl Device for Queue {
         (&self.file).write_vectored(parts).map(|_| ())
     }
 
-    fn offloads(&self) -> bool {
+    fn offloads(&self) -> Offloads {
         self.offloads
     }
 }

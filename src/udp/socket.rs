@@ -99,20 +99,26 @@ impl Socket {
         }
         if self.gso.load(Ordering::Relaxed) {
             match self.send_message(train, Some(segment as u16), &to) {
-                // What kernels, drivers and firewalls without GSO say.
+                // What kernels, drivers and firewalls without GSO say, and some kernels of trains too big for the path.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
                         Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP)
                     ) =>
                 {
+                    self.send_one_by_one(train, segment, &to)?;
                     tracing::info!(%error, port = self.port, "UDP GSO refused, sending datagram by datagram");
                     self.gso.store(false, Ordering::Relaxed);
+                    return Ok(());
                 }
                 other => return other,
             }
         }
-        train.chunks(segment).try_for_each(|datagram| self.send_message(datagram, None, &to))
+        self.send_one_by_one(train, segment, &to)
+    }
+
+    fn send_one_by_one(&self, train: &[u8], segment: usize, to: &SockAddr) -> io::Result<()> {
+        train.chunks(segment).try_for_each(|datagram| self.send_message(datagram, None, to))
     }
 
     /// Waits for a datagram or a train. A signal ends the waiting with `Interrupted`.
