@@ -2,18 +2,24 @@
 //! allocate nothing while there is a session.
 
 use std::{
-    io::{self, ErrorKind, IoSlice},
+    io::{self, ErrorKind},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
 };
 
-use super::{Input, Shared};
+use super::{Input, Shared, batch::Batch};
 use crate::{
-    tun::{Device, MAX_FRAME, VNET_HEADER},
-    tunnel::{Content, DropReason, HEADER, META, Meta, Session, TAG, Table},
+    identity::NodeId,
+    tun::{Device, MAX_FRAME},
+    tunnel::{
+        Content, Cut, DropReason, Frame, HEADER, Header, Joiner, META, OVERHEAD, Session, Table, TablePeer,
+        VnetHeader,
+    },
     udp::Socket,
 };
 
+/// A super-packet of so many packets is sent at once: more frames would not make the system call any cheaper.
+const LONG: usize = 20;
 /// The kernel answers so many errors in a row only when the device or socket is gone.
 const ERRORS_IN_A_ROW: u32 = 100;
 
@@ -40,18 +46,29 @@ impl<D> Clone for Worker<D> {
 
 impl<D: Device> Worker<D> {
     /// Interface to socket, until stopped.
+    ///
+    /// Batches without delay: it waits for a frame only when nothing is left to send, and sends when no further frame is
+    /// there at once. A long super-packet is a batch of its own.
     pub(super) fn transmit(&self) {
         let mut frame = vec![0; MAX_FRAME];
-        let mut datagram = vec![0; HEADER + META + MAX_FRAME + TAG];
+        let mut batch = Batch::new();
         let mut errors = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
-            match self.device.read(&mut frame) {
-                Ok(length) if length > VNET_HEADER => {
+            let read = if batch.is_empty() {
+                self.device.read(&mut frame).map(Some)
+            } else {
+                self.device.read_ready(&mut frame)
+            };
+            match read {
+                Ok(Some(length)) => {
                     errors = 0;
-                    self.send(&frame[VNET_HEADER..length], &mut datagram);
+                    if self.take(&frame[..length], &mut batch) >= LONG {
+                        self.flush(&mut batch);
+                    }
                 }
-                Ok(_) => self.count(DropReason::NotIp),
+                Ok(None) => self.flush(&mut batch),
                 Err(error) => {
+                    self.flush(&mut batch);
                     if self.is_over("read from the interface", &error, &mut errors) {
                         return;
                     }
@@ -60,32 +77,61 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    fn send(&self, packet: &[u8], datagram: &mut [u8]) {
+    /// Seals the packets of a frame into the batch, sending it as often as it is full; gives how many they were.
+    fn take(&self, frame: &[u8], batch: &mut Batch) -> usize {
         let table = self.shared.table.load();
-        let peer = match table.destination(packet) {
-            Ok(peer) => peer,
-            Err(reason) => return self.count(reason),
+        let (peer, cut) = match route(&table, frame) {
+            Ok(found) => found,
+            Err(reason) => {
+                self.count(reason);
+                return 0;
+            }
         };
-        let meta = Meta::default().encode();
         let Some(sending) = &peer.sending else {
-            let plaintext = [&meta, packet].concat();
-            return self.tell(Input::Packet { peer: peer.id, plaintext }, DropReason::NoSession);
+            self.hand_over(peer.id, &cut);
+            return 0;
         };
-        let end = HEADER + META + packet.len();
-        datagram[HEADER..HEADER + META].copy_from_slice(&meta);
-        datagram[HEADER + META..end].copy_from_slice(packet);
-        let datagram = &mut datagram[..end + TAG];
-        if sending.session.seal_data(self.queue, datagram).is_err() {
-            return self.count(DropReason::Exhausted);
-        }
         let to = sending.endpoints[usize::from(self.queue)];
-        match self.socket.send(datagram, datagram.len(), to) {
-            Ok(()) => peer.traffic.add_sent(1, packet.len() as u64),
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => self.count(DropReason::TooBig),
-            Err(_) => self.count(DropReason::SocketRefused),
+        let mut bytes = 0;
+        for index in 0..cut.len() {
+            let length = cut.length(index);
+            let whole = OVERHEAD + length;
+            if !batch.takes(to, whole) {
+                self.flush(batch);
+            }
+            let datagram = batch.room(whole);
+            let meta = cut.write(index, &mut datagram[HEADER + META..HEADER + META + length]);
+            datagram[HEADER..HEADER + META].copy_from_slice(&meta.encode());
+            match sending.session.seal_data(self.queue, datagram) {
+                Ok(()) => batch.add(to, whole),
+                Err(_) => self.count(DropReason::Exhausted),
+            }
+            bytes += length as u64;
         }
+        peer.traffic.add_sent(cut.len() as u64, bytes);
         if sending.session.take_attention() {
             self.tell(Input::Attention(peer.id), DropReason::ControlFull);
+        }
+        cut.len()
+    }
+
+    /// Gives the packets to the control thread, which keeps a few of them until there is a session.
+    fn hand_over(&self, peer: NodeId, cut: &Cut<'_>) {
+        for index in 0..cut.len() {
+            let mut plaintext = vec![0; META + cut.length(index)];
+            let meta = cut.write(index, &mut plaintext[META..]);
+            plaintext[..META].copy_from_slice(&meta.encode());
+            self.tell(Input::Packet { peer, plaintext }, DropReason::NoSession);
+        }
+    }
+
+    fn flush(&self, batch: &mut Batch) {
+        if let Err((error, lost)) = batch.flush(&self.socket) {
+            let reason = match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => DropReason::TooBig,
+                Some(_) | None => DropReason::SocketRefused,
+            };
+            self.shared.counters.add_many(reason, lost);
         }
     }
 
@@ -97,10 +143,7 @@ impl<D: Device> Worker<D> {
             match self.socket.receive(&mut buffer) {
                 Ok(received) => {
                     errors = 0;
-                    let table = self.shared.table.load();
-                    for datagram in buffer[..received.length].chunks_mut(received.segment) {
-                        self.deliver(&table, datagram, received.from);
-                    }
+                    self.deliver(&mut buffer[..received.length], received.segment, received.from);
                 }
                 Err(error) => {
                     if self.is_over("receive from the network", &error, &mut errors) {
@@ -111,27 +154,42 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    fn deliver(&self, table: &Table, datagram: &mut [u8], from: SocketAddr) {
-        let inbound = match table.open(datagram, from) {
-            Ok(inbound) => inbound,
-            Err(reason) => return self.count(reason),
+    /// Opens the datagrams of one receive and writes their packets, joined where they were one before.
+    fn deliver(&self, datagrams: &mut [u8], segment: usize, from: SocketAddr) {
+        let table = self.shared.table.load();
+        let mut joiner = Joiner::new(self.device.offloads());
+        let mut write = |frame: Frame<'_>| {
+            if self.device.write(frame).is_err() {
+                self.count(DropReason::DeviceRefused);
+            }
         };
-        self.report(inbound.session, from, inbound.first, inbound.moved);
-        match inbound.content {
-            Content::Packet(_, packet) => {
-                let header = [0; VNET_HEADER];
-                match self.device.write(&[IoSlice::new(&header), IoSlice::new(packet)]) {
-                    Ok(()) => inbound.peer.traffic.add_received(1, packet.len() as u64),
-                    Err(_) => self.count(DropReason::DeviceRefused),
+        for datagram in datagrams.chunks_mut(segment) {
+            let inbound = match table.open(datagram, from) {
+                Ok(inbound) => inbound,
+                Err(reason) => {
+                    self.count(reason);
+                    continue;
                 }
+            };
+            self.report(inbound.session, from, inbound.first, inbound.moved);
+            match inbound.content {
+                Content::Packet(meta, packet) => {
+                    let Header { session, queue, counter, .. } = inbound.header;
+                    let lane = u64::from(session.get()) << 4 | u64::from(queue);
+                    inbound.peer.traffic.add_received(1, packet.len() as u64);
+                    if let Err(reason) = joiner.push(meta, packet, lane, counter, &mut write) {
+                        self.count(reason);
+                    }
+                }
+                Content::Control(plaintext) => {
+                    let session = Arc::clone(inbound.session);
+                    let plaintext = plaintext.to_vec();
+                    self.tell(Input::Control { session, from, plaintext }, DropReason::ControlFull);
+                }
+                Content::Refused(reason) => self.count(reason),
             }
-            Content::Control(plaintext) => {
-                let session = Arc::clone(inbound.session);
-                let plaintext = plaintext.to_vec();
-                self.tell(Input::Control { session, from, plaintext }, DropReason::ControlFull);
-            }
-            Content::Refused(reason) => self.count(reason),
         }
+        joiner.flush(&mut write);
     }
 
     fn report(&self, session: &Arc<Session>, from: SocketAddr, first: bool, moved: bool) {
@@ -175,4 +233,10 @@ impl<D: Device> Worker<D> {
         }
         gone
     }
+}
+
+/// The peer a frame is for, and its packets.
+fn route<'t, 'f>(table: &'t Table, frame: &'f [u8]) -> Result<(&'t TablePeer, Cut<'f>), DropReason> {
+    let (header, packet) = frame.split_first_chunk().ok_or(DropReason::BadFrame)?;
+    Ok((table.destination(packet)?, Cut::new(&VnetHeader::decode(header), packet)?))
 }

@@ -16,6 +16,7 @@
     reason = "the control thread is the data plane's driver: it reads the clock"
 )]
 
+mod batch;
 mod control;
 mod fast;
 #[cfg(test)]
@@ -146,12 +147,12 @@ impl DataPlane {
         let queues = queues();
         // The ports first: they tell another agent on this machine before its interface is touched.
         let sockets = bind(settings.port, queues)?;
-        let opened = tun::open(&settings.interface, queues, false)?;
+        let opened = tun::open(&settings.interface, queues)?;
         tracing::info!(
             interface = %settings.interface,
             queues = opened.queues.len(),
             port = settings.port,
-            offloads = opened.offloads,
+            offloads = ?opened.offloads,
             "data plane started"
         );
         Self::start_with(settings, opened.queues, sockets)

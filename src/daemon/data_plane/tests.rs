@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::*;
-use crate::{identity::Identity, tun::VNET_HEADER, tunnel::DropReason};
+use crate::{
+    identity::Identity,
+    tunnel::{DropReason, Offloads, VNET_HEADER},
+};
 
 struct Pair(UnixDatagram);
 
@@ -25,8 +28,8 @@ impl Device for Pair {
         self.0.send(&frame).map(|_| ())
     }
 
-    fn offloads(&self) -> bool {
-        false
+    fn offloads(&self) -> Offloads {
+        Offloads::NONE
     }
 }
 
@@ -96,19 +99,21 @@ impl Host {
 struct Mesh(Arc<Mutex<Vec<Weak<Host>>>>);
 
 impl Mesh {
-    fn of(hosts: &[&Arc<Host>]) -> Self {
+    async fn of(hosts: &[&Arc<Host>]) -> Self {
         let mesh = Self::default();
         for host in hosts {
-            mesh.join(host);
+            mesh.join(host).await;
         }
         mesh
     }
 
-    fn join(&self, host: &Arc<Host>) {
+    async fn join(&self, host: &Arc<Host>) {
         self.0.lock().unwrap().push(Arc::downgrade(host));
         let hosts: Vec<Arc<Host>> = self.hosts();
         for host in &hosts {
             host.plane.set_routes(hosts.iter().map(|host| host.route()).collect());
+            // Answered only once the routes are in force.
+            host.plane.peers().await;
         }
         let (mesh, host) = (self.clone(), Arc::downgrade(host));
         let mut events =
@@ -137,7 +142,7 @@ impl Mesh {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_go_both_ways_from_the_first_on_and_pings_have_a_round_trip() {
     let (a, b) = (Host::start(1, 0), Host::start(2, 0));
-    let _mesh = Mesh::of(&[&a, &b]);
+    let _mesh = Mesh::of(&[&a, &b]).await;
     a.send(&b, b"first");
     assert_eq!(b.receive(), b"first");
     for i in 0..200u8 {
@@ -157,7 +162,7 @@ async fn packets_go_both_ways_from_the_first_on_and_pings_have_a_round_trip() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_who_floods_the_port_disturbs_nobody() {
     let (a, b) = (Host::start(1, 0), Host::start(2, 0));
-    let _mesh = Mesh::of(&[&a, &b]);
+    let _mesh = Mesh::of(&[&a, &b]).await;
     a.send(&b, b"x");
     assert_eq!(b.receive(), b"x");
     let stranger = Socket::bind(0).unwrap();
@@ -179,7 +184,7 @@ async fn a_stranger_who_floods_the_port_disturbs_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_lies_about_the_source_is_not_heard() {
     let (a, b, c) = (Host::start(1, 0), Host::start(2, 0), Host::start(3, 0));
-    let _mesh = Mesh::of(&[&a, &b, &c]);
+    let _mesh = Mesh::of(&[&a, &b, &c]).await;
     a.send(&b, b"x");
     assert_eq!(b.receive(), b"x");
     a.send_as(c.overlay, &b, b"I am c");
@@ -192,12 +197,12 @@ async fn a_peer_that_lies_about_the_source_is_not_heard() {
 async fn after_a_restart_of_one_side_traffic_goes_on() {
     let (a, b) = (Host::start(1, 0), Host::start(2, 0));
     let port = b.plane.ports()[0];
-    let mesh = Mesh::of(&[&a, &b]);
+    let mesh = Mesh::of(&[&a, &b]).await;
     a.send(&b, b"x");
     assert_eq!(b.receive(), b"x");
     drop(b);
     let b = Host::start(2, port);
-    mesh.join(&b);
+    mesh.join(&b).await;
     b.send(&a, b"again");
     assert_eq!(a.receive(), b"again");
     a.send(&b, b"welcome");
