@@ -127,11 +127,19 @@ pub fn inside(lab: &LabDir, spec: &Spec, work: impl FnOnce() -> Result<i32>) -> 
     let pid = lab.ground().with_context(|| {
         format!("the lab in {} is not up; start one with `cargo lab up`", lab.path().display())
     })?;
-    Process::open(pid)?.enter(namespaces(spec))?;
+    let ground = Process::open(pid)?;
+    // The caller stays where it is: one child goes into the namespaces, and its own child is in the pid namespace, too.
     match fork_into(CloneFlags::empty())? {
         Side::Child => run_child(|| {
             die_with_parent()?;
-            work()
+            ground.enter(namespaces(spec))?;
+            match fork_into(CloneFlags::empty())? {
+                Side::Child => run_child(|| {
+                    die_with_parent()?;
+                    work()
+                }),
+                Side::Parent(child) => wait_child(child),
+            }
         }),
         Side::Parent(child) => wait_child(child),
     }

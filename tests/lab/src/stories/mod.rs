@@ -102,7 +102,11 @@ pub fn run(dir: &Path, name: &str, options: &Options) -> Result<i32> {
             Ok(()) => println!("story {} ({}): passed, {seconds:.1} s", story.name, options.init.name()),
             Err(error) => {
                 failed += 1;
-                println!("story {} ({}): FAILED, {seconds:.1} s\n{error:?}", story.name, options.init.name());
+                println!(
+                    "story {} ({}): FAILED, {seconds:.1} s\n  {error:#}",
+                    story.name,
+                    options.init.name()
+                );
             }
         }
     }
@@ -124,10 +128,10 @@ fn one(dir: &Path, story: &Story, options: &Options) -> Result<()> {
     let lab = InLab::up(LabDir::new(dir)?, &wish)?;
     let mut stage = Stage { lab, init: options.init, seed: options.seed };
     let told = (story.tell)(&mut stage);
-    told.map_err(|error| {
-        let words = stage.lab.last_words();
-        error.context(format!("the story {}\n{words}", story.name))
-    })
+    if told.is_err() {
+        println!("{}", stage.lab.last_words());
+    }
+    told
 }
 
 impl Stage {
