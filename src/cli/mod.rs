@@ -3,10 +3,22 @@
 //! Data goes to stdout, words to stderr. Exit code 0: done, 1: failed, 2: wrong usage. Verbs that need the running
 //! agent speak to it through its API, as scripts and the dashboard do.
 
+mod ask;
+mod completions;
 mod create_config;
 mod generate_token;
+mod get_kubeconfig;
+mod get_network_token;
+mod output;
+mod peers;
+mod ping;
+mod role;
 mod schema;
 mod stage;
+mod status;
+mod uuid;
+mod validate;
+mod wait;
 
 use std::{io, process::ExitCode};
 
@@ -32,6 +44,17 @@ enum Verb {
     CreateConfig(create_config::Args),
     Schema(schema::Args),
     Stage(stage::Args),
+    Status(status::Args),
+    GetKubeconfig(get_kubeconfig::Args),
+    Role(role::Args),
+    Wait(wait::Args),
+    Peers(peers::Args),
+    Ping(ping::Args),
+    Validate(validate::Args),
+    #[command(alias = "u")]
+    Uuid(uuid::Args),
+    GetNetworkToken(get_network_token::Args),
+    Completions(completions::Args),
 }
 
 /// Carries out what was asked for.
@@ -44,6 +67,16 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::CreateConfig(args) => create_config::run(args),
         Verb::Schema(args) => schema::run(args),
         Verb::Stage(args) => stage::run(args),
+        Verb::Status(args) => status::run(args),
+        Verb::GetKubeconfig(args) => get_kubeconfig::run(args),
+        Verb::Role(args) => role::run(args),
+        Verb::Wait(args) => wait::run(args),
+        Verb::Peers(args) => peers::run(args),
+        Verb::Ping(args) => ping::run(args),
+        Verb::Validate(args) => validate::run(args),
+        Verb::Uuid(args) => uuid::run(args),
+        Verb::GetNetworkToken(args) => get_network_token::run(args),
+        Verb::Completions(args) => completions::run(args),
     }
 }
 
@@ -60,7 +93,20 @@ pub fn start_logging(cli: &Cli) {
 /// Programs that run for long tell what they do; the others only what is wrong.
 fn default_filter(verb: &Verb) -> &'static str {
     match verb {
-        Verb::GenerateToken(_) | Verb::CreateConfig(_) | Verb::Schema(_) | Verb::Stage(_) => "warn",
+        Verb::GenerateToken(_)
+        | Verb::CreateConfig(_)
+        | Verb::Schema(_)
+        | Verb::Stage(_)
+        | Verb::Status(_)
+        | Verb::GetKubeconfig(_)
+        | Verb::Role(_)
+        | Verb::Wait(_)
+        | Verb::Peers(_)
+        | Verb::Ping(_)
+        | Verb::Validate(_)
+        | Verb::Uuid(_)
+        | Verb::GetNetworkToken(_)
+        | Verb::Completions(_) => "warn",
     }
 }
 
