@@ -50,7 +50,7 @@ pub(super) struct Candidacy<'a> {
 }
 
 /// How far this node's own ballot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Progress {
     /// None under way.
     Idle,
@@ -61,7 +61,7 @@ pub(super) enum Progress {
 }
 
 /// One node's part in the decree.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone)]
 pub(super) struct Decree {
     me: NodeId,
     /// The ballot that this process began, so that only its own promises are used.

@@ -44,3 +44,6 @@ pub use register::{Acceptor, Ballot, Held, Proposer, Register, RegisterError};
 pub use role::{Assignment, Role, RoleError};
 pub use status::{Conflict, Founded, FoundingStatus, Guarantee, Peer};
 pub use view::{View, VoterView};
+
+#[cfg(test)]
+mod explore;
