@@ -46,4 +46,4 @@ pub use status::{Conflict, Founded, FoundingStatus, Guarantee, Peer};
 pub use view::{View, VoterView};
 
 #[cfg(test)]
-mod explore;
+mod tests;
