@@ -8,11 +8,7 @@
 //! A place is free while there are fewer servers than the certificate wants; its turn is when every server so far is
 //! ready. What was given is never taken back here: address and name are frozen, and no server becomes a worker.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use super::{Assignment, Cluster, Datastore, Role};
 use crate::{address::Pool, config::RoleSetting, identity::NodeId};
@@ -239,23 +235,33 @@ impl RolesView {
 
 /// Addresses and names that are taken.
 struct Given {
-    addresses: BTreeMap<Ipv4Addr, BTreeSet<NodeId>>,
+    /// Assigned or certified: no claim counts against them.
+    fixed: BTreeMap<Ipv4Addr, NodeId>,
+    /// How many claim an address. Two that do have not settled it yet: neither gets it.
+    claims: BTreeMap<Ipv4Addr, usize>,
     names: BTreeMap<String, NodeId>,
 }
 
 impl Given {
     fn new(view: &RolesView) -> Self {
-        let mut addresses = BTreeMap::<Ipv4Addr, BTreeSet<NodeId>>::new();
-        let assigned = view.assigned.values().map(|assignment| (assignment.node, assignment.address));
-        let certified = view.cluster.addresses.iter().map(|(id, address)| (*id, *address));
-        // Two that claim one address have not settled it yet: neither gets it.
-        let claimed = view.nodes.iter().filter_map(|(id, node)| Some((*id, node.address?)));
-        let claimed = claimed.filter(|(id, _)| !view.is_fixed(id));
-        for (id, address) in assigned.chain(certified).chain(claimed) {
-            addresses.entry(address).or_default().insert(id);
+        let certified = view.cluster.addresses.iter().map(|(id, address)| (*address, *id));
+        let assigned = view.assigned.values().map(|assignment| (assignment.address, assignment.node));
+        let mut claims = BTreeMap::<Ipv4Addr, usize>::new();
+        for address in view.nodes.values().filter_map(|node| node.address) {
+            *claims.entry(address).or_default() += 1;
         }
         let names = view.assigned.values().map(|assignment| (assignment.name.clone(), assignment.node));
-        Self { addresses, names: names.collect() }
+        Self { fixed: certified.chain(assigned).collect(), claims, names: names.collect() }
+    }
+
+    /// The address that a node gets; none while it has none of its own.
+    fn address(&self, view: &RolesView, node: NodeId) -> Option<Ipv4Addr> {
+        if let Some(certified) = view.cluster.addresses.get(&node) {
+            return (self.fixed.get(certified) == Some(&node)).then_some(*certified);
+        }
+        let claimed = view.nodes.get(&node)?.address?;
+        let free = !self.fixed.contains_key(&claimed) && self.claims.get(&claimed) == Some(&1);
+        (free && view.pool.is_usable(claimed)).then_some(claimed)
     }
 
     /// The assignment of one node; none while it has no address of its own.
@@ -264,12 +270,7 @@ impl Given {
         if let Some(standing) = view.assigned.get(&node) {
             return Some(Assignment { role, epoch, ..standing.clone() });
         }
-        let claimed = view.nodes.get(&node).and_then(|node| node.address);
-        let address = view.cluster.addresses.get(&node).copied().or(claimed)?;
-        let own = self.addresses.get(&address).is_some_and(|ids| ids.len() == 1 && ids.contains(&node));
-        if !own || !view.pool.is_usable(address) {
-            return None;
-        }
+        let address = self.address(view, node)?;
         let name = self.name(view.nodes.get(&node).map_or("", |node| &node.name), node);
         self.names.insert(name.clone(), node);
         Some(Assignment { node, role, cluster_id, address, name, epoch })
@@ -285,13 +286,6 @@ impl Given {
         } else {
             marked.trim_start_matches('-').to_owned()
         }
-    }
-}
-
-impl RolesView {
-    /// Whether the node's address is decided, whatever it claims.
-    fn is_fixed(&self, id: &NodeId) -> bool {
-        self.assigned.contains_key(id) || self.cluster.addresses.contains_key(id)
     }
 }
 

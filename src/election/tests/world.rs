@@ -264,8 +264,9 @@ impl World {
     pub(super) fn start_again(&mut self, n: usize) {
         let machine = &mut self.machines[n];
         machine.up = true;
-        machine.starts += 1;
-        let seed = [n as u8 + 1 + 32 * machine.starts; 32];
+        machine.starts = machine.starts.checked_add(1).expect("few starts");
+        let mut seed = [n as u8 + 1; 32];
+        seed[0] = machine.starts;
         machine.founding = Founding::new(machine.id, machine.settings.clone(), seed);
     }
 
