@@ -44,7 +44,6 @@ pub(super) struct Machine {
 
 pub(super) struct World {
     pub(super) machines: Vec<Machine>,
-    pub(super) start: Instant,
     pub(super) now: Instant,
     /// Which machines hear each other: those with the same number.
     pub(super) side: Vec<usize>,
@@ -94,7 +93,7 @@ impl World {
         };
         let machines: Vec<Machine> = settings.into_iter().enumerate().map(machine).collect();
         let side = vec![0; machines.len()];
-        Self { machines, start, now: start, side, founded: BTreeMap::new(), ballots: BTreeMap::new() }
+        Self { machines, now: start, side, founded: BTreeMap::new(), ballots: BTreeMap::new() }
     }
 
     pub(super) fn hears(&self, from: usize, to: usize) -> bool {
