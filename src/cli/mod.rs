@@ -6,6 +6,7 @@
 mod ask;
 mod completions;
 mod create_config;
+mod doctor;
 mod generate_token;
 mod get_kubeconfig;
 mod get_network_token;
@@ -50,6 +51,7 @@ enum Verb {
     Wait(wait::Args),
     Peers(peers::Args),
     Ping(ping::Args),
+    Doctor(doctor::Args),
     Validate(validate::Args),
     #[command(alias = "u")]
     Uuid(uuid::Args),
@@ -73,6 +75,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Wait(args) => wait::run(args),
         Verb::Peers(args) => peers::run(args),
         Verb::Ping(args) => ping::run(args),
+        Verb::Doctor(args) => doctor::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Uuid(args) => uuid::run(args),
         Verb::GetNetworkToken(args) => get_network_token::run(args),
@@ -103,6 +106,7 @@ fn default_filter(verb: &Verb) -> &'static str {
         | Verb::Wait(_)
         | Verb::Peers(_)
         | Verb::Ping(_)
+        | Verb::Doctor(_)
         | Verb::Validate(_)
         | Verb::Uuid(_)
         | Verb::GetNetworkToken(_)
