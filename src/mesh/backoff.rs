@@ -7,16 +7,14 @@ use std::{
 
 use crate::identity::NodeId;
 
-/// The longest pause between two attempts.
-pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// Who comes back within this time after a refusal is not heard again. Short: a token may have been corrected.
 const TURNED_AWAY: Duration = Duration::from_secs(10);
 /// Refused nodes to remember.
 const REMEMBERED: usize = 256;
 
-/// The pause after so many failures in a row: `first`, doubled each time, at most [`LONGEST`].
-pub(super) fn pause(first: Duration, failures: u32) -> Duration {
-    first.saturating_mul(1 << failures.min(16)).min(LONGEST)
+/// The pause after so many failures in a row: `first`, doubled each time, at most `longest`.
+pub(super) fn pause(first: Duration, failures: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << failures.min(16)).min(longest)
 }
 
 /// Who was refused, how often in a row and when.
@@ -44,7 +42,7 @@ impl Refusals {
     pub(super) fn too_soon(&self, id: &NodeId, now: Instant) -> bool {
         self.0.get(id).is_some_and(|(times, at)| {
             // A quarter less than the other side's own pause, whose dice may fall short.
-            let pause = pause(Duration::from_millis(700), times - 1).min(TURNED_AWAY);
+            let pause = pause(Duration::from_millis(700), times - 1, TURNED_AWAY);
             now.saturating_duration_since(*at) < pause
         })
     }

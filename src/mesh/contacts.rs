@@ -31,10 +31,12 @@ const PLACES: usize = 8;
 const CONTACTS: usize = 512;
 /// A node that only multicast DNS speaks of is forgotten after so many failures in a row.
 const HEARSAY_FAILURES: u32 = 8;
-/// Pause after the first failure.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
-/// Pause after the first refusal.
-const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Pauses after the first failure and after many: a cut that heals is noticed within 20 s and a bit.
+const AFTER_FAILURE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+/// Pauses after the first refusal and after many.
+const AFTER_REFUSAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// QUIC's first packet is 1,200 bytes, several times: it is tried in every so many rounds only.
+const QUIC_EVERY: u32 = 8;
 /// The higher id lets the lower one dial first, so that few pairs meet twice.
 const COURTESY: Duration = Duration::from_millis(300);
 /// A place where we live ourselves is looked at again after this time.
@@ -207,11 +209,11 @@ impl Contacts {
         let Some(contact) = self.all.get_mut(whom) else { return };
         let State::Dialling { transport } = contact.state else { return };
         let other = contact.places.iter().any(|place| place.allows(Transport::Quic));
-        if transport == Transport::Tcp && other && !closed {
+        if transport == Transport::Tcp && other && !closed && contact.failures.is_multiple_of(QUIC_EVERY) {
             contact.state = State::Waiting { next: now, transport: Transport::Quic };
             return;
         }
-        let next = now + backoff::pause(AFTER_FAILURE, contact.failures).mul_f64(jitter);
+        let next = now + backoff::pause(AFTER_FAILURE.0, contact.failures, AFTER_FAILURE.1).mul_f64(jitter);
         contact.failures += 1;
         contact.state = State::Waiting { next, transport: Transport::Tcp };
         if contact.source == Source::Lan && contact.failures >= HEARSAY_FAILURES {
@@ -282,7 +284,7 @@ impl Contacts {
             }
             let pause = if refused {
                 contact.refusals += 1;
-                backoff::pause(AFTER_REFUSAL, contact.refusals - 1).mul_f64(jitter)
+                backoff::pause(AFTER_REFUSAL.0, contact.refusals - 1, AFTER_REFUSAL.1).mul_f64(jitter)
             } else {
                 soon + courtesy
             };
@@ -307,11 +309,12 @@ mod tests {
         std::iter::from_fn(|| contacts.poll_dial(now)).collect()
     }
 
-    /// Lets the attempts fail until `attempts` were made; returns the pauses between rounds of TCP and QUIC.
+    /// Lets so many rounds of attempts fail; returns the pauses between them.
     fn pauses(contacts: &mut Contacts, mut now: Instant, attempts: usize) -> Vec<Duration> {
         let mut pauses = Vec::new();
-        for _ in 0..attempts {
-            for transport in [Transport::Tcp, Transport::Quic] {
+        for attempt in 0..attempts {
+            let quic = (attempt % QUIC_EVERY as usize == 0).then_some(Transport::Quic);
+            for transport in [Transport::Tcp].into_iter().chain(quic) {
                 let dial = contacts.poll_dial(now).expect("due");
                 assert_eq!(dial.transport, transport);
                 contacts.handle_dial_failed(&dial.whom, false, now);
@@ -324,15 +327,15 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_cannot_be_reached_is_tried_ever_less_and_at_least_every_75_seconds() {
+    fn a_peer_that_cannot_be_reached_is_tried_ever_less_and_at_least_every_25_seconds() {
         let now = Instant::now();
         let mut contacts = Contacts::new(id(1), [0; 32]);
         contacts.learn_static("192.0.2.1:4001".parse().expect("a peer"), now);
         let pauses = pauses(&mut contacts, now, 20);
         assert!(pauses[0] <= Duration::from_millis(625));
         assert!(pauses[5] > pauses[0]);
-        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(75)));
-        assert!(pauses[15] >= Duration::from_secs(45));
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(25)));
+        assert!(pauses[15] >= Duration::from_secs(15));
         assert_eq!(pauses.len(), 20);
     }
 

@@ -8,5 +8,6 @@ mod stranger;
 mod admission;
 mod discovery;
 mod idle;
+mod lan;
 mod neighbours;
 mod requests;
