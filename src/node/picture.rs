@@ -75,7 +75,9 @@ impl Node {
     }
 
     fn cluster(&self) -> snapshot::Cluster {
-        let status = self.founding.status();
+        // An observer takes no part, so founding has no word for it.
+        let observing = FoundingStatus::Observing;
+        let status = if self.settings.observes() { &observing } else { self.founding.status() };
         let pinned = self.pinned.as_ref().map(|certificate| certificate.cluster());
         let conflicts = match status {
             FoundingStatus::Pinned { others, .. } => others.iter().map(ToString::to_string).collect(),
@@ -96,7 +98,7 @@ impl Node {
             if pinned.is_some() && state == ClusterState::Founding { ClusterState::Founded } else { state };
         snapshot::Cluster {
             network_id: self.settings.network_id().clone(),
-            state: if self.settings.observes() { ClusterState::Observing } else { state },
+            state,
             message: status.to_string(),
             id: pinned.map(|cluster| cluster.cluster_id.to_string()),
             founder: pinned.map(|cluster| cluster.founder),
