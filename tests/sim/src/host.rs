@@ -1,16 +1,19 @@
 //! One simulated machine: a disk that survives, and a member that runs on it between boots.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use c3os::{
     address::Lease,
-    config::Config,
+    config::{Config, NetworkId, RoleSetting},
+    election::{Acceptor, Ballot, Proposer, Register},
     identity::{Identity, NodeId},
     k3s::Applied,
-    ledger::{Write, WriteKind},
+    ledger::{Write, WriteKind, decode},
     node::{Event, Kept, Node, Observed, RoleOrder, Settings},
     token::MeshId,
 };
+
+use crate::liar::Liar;
 
 /// What a machine has on disk.
 #[derive(Default, Clone)]
@@ -32,6 +35,21 @@ pub enum AfterCrash {
     LedgerLost,
 }
 
+/// Which of the own registers a write carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// A promise or a vote.
+    Answer,
+    /// A ballot.
+    Ballot,
+}
+
+struct Writing {
+    write: Write,
+    answer: bool,
+    ballot: bool,
+}
+
 /// One machine.
 pub struct Host {
     pub name: String,
@@ -41,10 +59,17 @@ pub struct Host {
     pub disk: Disk,
     pub node: Option<Node>,
     /// A write that the member asked for and that is not on disk yet.
-    writing: Option<Write>,
-    /// Every role order of this boot, the last one last.
+    writing: Option<Writing>,
+    /// The last ballot that this machine asked for, as its disk has it.
+    asked: Option<(Ballot, bool)>,
+    /// The role order of this boot that came last.
     pub order: Option<RoleOrder>,
     pub boots: u32,
+    /// It is no member like the others: it lies.
+    pub lies: bool,
+    liar: Option<Liar>,
+    /// The last messages that came to a liar.
+    pub heard: VecDeque<Vec<u8>>,
 }
 
 impl Host {
@@ -59,9 +84,90 @@ impl Host {
             disk: Disk::default(),
             node: None,
             writing: None,
+            asked: None,
             order: None,
             boots: 0,
+            lies: false,
+            liar: None,
+            heard: VecDeque::new(),
         }
+    }
+
+    /// The same machine with the identity of another one, as a copied disk makes it.
+    pub fn clone_of(&mut self, other: &Self) {
+        self.identity_seed = other.identity_seed;
+    }
+
+    /// Whether it runs.
+    pub fn is_up(&self) -> bool {
+        self.node.is_some() || self.liar.is_some()
+    }
+
+    pub fn handle_peer_up(&mut self, peer: NodeId, now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.handle_peer_up(peer, now);
+        }
+        if let Some(liar) = &mut self.liar {
+            liar.ledger.handle_neighbour_up(peer, now);
+        }
+    }
+
+    pub fn handle_peer_down(&mut self, peer: NodeId, now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.handle_peer_down(peer, now);
+        }
+        if let Some(liar) = &mut self.liar {
+            liar.ledger.handle_neighbour_down(peer, now);
+        }
+    }
+
+    /// Whether the sender did nothing wrong.
+    pub fn handle_message(&mut self, from: NodeId, bytes: &[u8], now: Instant) -> bool {
+        if let Some(liar) = &mut self.liar {
+            self.heard.push_back(bytes.to_vec());
+            self.heard.truncate(8);
+            liar.handle_message(from, bytes, now);
+        }
+        self.node.as_mut().is_none_or(|node| node.handle_message(from, bytes, now).is_ok())
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.handle_timeout(now);
+        }
+        if let Some(liar) = &mut self.liar {
+            liar.handle_timeout(now);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (&self.node, &self.liar) {
+            (Some(node), _) => Some(node.poll_timeout()?.0),
+            (None, Some(liar)) => Some(liar.ledger.poll_timeout()?.0),
+            (None, None) => None,
+        }
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<(NodeId, Vec<u8>)> {
+        match (&mut self.node, &mut self.liar) {
+            (Some(node), _) => node.poll_transmit(),
+            (None, Some(liar)) => liar.ledger.poll_message(),
+            (None, None) => None,
+        }
+    }
+
+    pub fn network_id(&self) -> &NetworkId {
+        &self.config.network_id
+    }
+
+    /// Whether it may have a role.
+    pub fn takes_a_role(&self) -> bool {
+        self.config.role != RoleSetting::None
+    }
+
+    /// Whether it runs and knows that it forgot what it had answered.
+    pub fn is_amnesiac(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.ledger().amnesia())
     }
 
     pub fn id(&self) -> NodeId {
@@ -69,6 +175,12 @@ impl Host {
     }
 
     pub fn boot(&mut self, seed: [u8; 32], now: Instant) {
+        if self.lies {
+            let identity = Arc::new(Identity::from_seed(&self.identity_seed));
+            self.liar = Some(Liar::new(identity, self.config.network_id.clone(), seed, now));
+            self.boots += 1;
+            return;
+        }
         let settings = Settings {
             config: self.config.clone(),
             mesh_id: self.mesh_id,
@@ -91,18 +203,26 @@ impl Host {
         self.boots += 1;
     }
 
-    /// Power off at this very moment.
-    pub fn crash(&mut self, after: AfterCrash) {
+    /// Power off at this very moment. Says whether part of a promise or a vote is on disk now, and not all of it.
+    pub fn crash(&mut self, after: AfterCrash) -> bool {
         self.node = None;
+        self.liar = None;
         self.order = None;
         let writing = self.writing.take();
         match (after, writing) {
-            (AfterCrash::Torn(thousandths), Some(Write { kind: WriteKind::Append, bytes, .. })) => {
+            (AfterCrash::Torn(thousandths), Some(Writing { write, answer, .. }))
+                if write.kind == WriteKind::Append =>
+            {
+                let bytes = write.bytes;
                 let length = bytes.len() * usize::from(thousandths.min(1000)) / 1000;
                 self.disk.ledger.get_or_insert_default().extend_from_slice(&bytes[..length]);
+                answer && (1..bytes.len()).contains(&length)
             }
-            (AfterCrash::LedgerLost, _) => self.disk.ledger = None,
-            (AfterCrash::Kept | AfterCrash::Torn(_), _) => {}
+            (AfterCrash::LedgerLost, _) => {
+                self.disk.ledger = None;
+                false
+            }
+            (AfterCrash::Kept | AfterCrash::Torn(_), _) => false,
         }
     }
 
@@ -111,12 +231,12 @@ impl Host {
         self.writing.is_some()
     }
 
-    /// Whether a crash now would tear a promise or a vote.
-    pub fn is_voting(&self) -> bool {
-        let register = b"acceptor/";
-        self.writing
-            .as_ref()
-            .is_some_and(|write| write.bytes.windows(register.len()).any(|part| part == register))
+    /// Whether the write that is under way carries this.
+    pub fn is_writing_own(&self, what: Carried) -> bool {
+        self.writing.as_ref().is_some_and(|writing| match what {
+            Carried::Answer => writing.answer,
+            Carried::Ballot => writing.ballot,
+        })
     }
 
     /// Takes the member's next write up; it is on disk when [`Host::finish_write`] is called.
@@ -124,21 +244,44 @@ impl Host {
         if self.writing.is_some() {
             return false;
         }
-        self.writing = self.node.as_mut().and_then(Node::poll_write);
-        self.writing.is_some()
+        let network_id = self.config.network_id.clone();
+        let Some(node) = &mut self.node else { return false };
+        let Some(write) = node.poll_write() else { return false };
+        // What was said and is not visible yet is in this write: drafts are signed when a write is taken.
+        let ledger = node.ledger();
+        let under_way = |key: &str| {
+            let held = ledger.get(ledger.id(), key).map(|entry| entry.value());
+            ledger.latest(key).filter(|latest| write.must_sync && held != Some(*latest))
+        };
+        let answer = under_way(&Acceptor::key(&network_id))
+            .and_then(|bytes| decode::<Acceptor>(bytes).ok())
+            .is_some_and(|acceptor| acceptor.promised.is_some());
+        let ballot = under_way(&Proposer::key(&network_id)).is_some();
+        self.writing = Some(Writing { answer, ballot, write });
+        true
     }
 
-    pub fn finish_write(&mut self, now: Instant) {
-        match self.writing.take() {
-            Some(Write { kind: WriteKind::Append, bytes, .. }) => {
-                self.disk.ledger.get_or_insert_default().extend_from_slice(&bytes);
-            }
-            Some(Write { kind: WriteKind::Replace, bytes, .. }) => self.disk.ledger = Some(bytes),
-            None => return,
+    /// The write is on disk. Says which ballot this machine asks for from now on, if that is another one than before,
+    /// and whether it asks for votes.
+    pub fn finish_write(&mut self, now: Instant) -> Option<(Ballot, bool)> {
+        let Writing { write, ballot, .. } = self.writing.take()?;
+        match write.kind {
+            WriteKind::Append => self.disk.ledger.get_or_insert_default().extend_from_slice(&write.bytes),
+            WriteKind::Replace => self.disk.ledger = Some(write.bytes),
         }
-        if let Some(node) = &mut self.node {
-            node.handle_written(now);
+        let node = self.node.as_mut()?;
+        node.handle_written(now);
+        if !ballot {
+            return None;
         }
+        let entry = node.ledger().get(node.id(), &Proposer::key(&self.config.network_id))?;
+        let proposer = decode::<Proposer>(entry.value()).ok()?;
+        let asked = Some((proposer.ballot, proposer.value.is_some()));
+        if self.asked == asked {
+            return None;
+        }
+        self.asked = asked;
+        asked
     }
 
     /// Does what a driver does with events; applying a role always works here.

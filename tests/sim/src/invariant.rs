@@ -1,77 +1,216 @@
 //! What must hold after every step, whatever goes wrong (`founding-and-roles`: "What the simulation must hold").
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
-use c3os::node::snapshot::ClusterState;
+use c3os::{
+    config::{NetworkId, RoleSetting},
+    election::{Assignment, Ballot, Certificate, ClusterId, Role},
+    identity::NodeId,
+    ledger::{Bounds, MAX_MESSAGE, decode},
+    node::{RoleOrder, snapshot::ClusterState},
+};
 
-use crate::{schedule::is_overlay, world::World};
+use crate::{errors, host::Host, promises::Promises, schedule::is_overlay, wire, world::World};
 
 /// What was seen so far in one run.
 #[derive(Default)]
 pub struct Watch {
-    /// Every cluster that any machine ever pinned, by the ids of those that did.
-    pub clusters: BTreeMap<String, BTreeSet<usize>>,
-    pinned: BTreeMap<usize, String>,
-    roles: BTreeMap<usize, (String, String, std::net::Ipv4Addr)>,
+    /// Every cluster that anybody ever pinned or held a valid certificate of.
+    clusters: BTreeMap<NetworkId, BTreeSet<ClusterId>>,
+    certificates: BTreeMap<[u8; 32], Option<Certificate>>,
+    pinned: BTreeMap<usize, ClusterId>,
+    roles: BTreeMap<usize, (ClusterId, Role, Ipv4Addr)>,
+    holders: BTreeMap<(ClusterId, Ipv4Addr), NodeId>,
+    promises: Promises,
+    /// Two machines with one identity: what it answers says nothing.
+    pub cloned: BTreeSet<NodeId>,
+    ballots: BTreeMap<NetworkId, BTreeSet<Ballot>>,
+    asked: usize,
+    pub coverage: Coverage,
+}
+
+/// What a schedule came to, besides faults.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Coverage {
+    /// Two ballots were asked for in one decree, before it was decided.
+    pub competing_ballots: bool,
+    /// A machine ran without knowing what it had answered, before the decree was decided.
+    pub amnesiac_voter: bool,
+    /// A ballot was asked for while machines were cut off, before the decree was decided.
+    pub asked_while_cut: bool,
 }
 
 impl Watch {
-    /// Looks at every running machine.
+    /// Looks at every machine that may have changed, and at what was sent.
     ///
     /// # Errors
     /// Which rule was broken, and by whom.
-    pub fn check(&mut self, world: &World, rule_holds: bool) -> Result<(), String> {
-        for (at, host) in world.hosts.iter().enumerate() {
-            let Some(node) = &host.node else { continue };
-            let name = &host.name;
-            if let Some(cluster) = node.cluster_id() {
-                let cluster = cluster.to_string();
-                if let Some(before) = self.pinned.get(&at).filter(|before| **before != cluster) {
-                    return Err(format!("{name} had pinned cluster {before} and is now in {cluster}"));
-                }
-                self.pinned.insert(at, cluster.clone());
-                self.clusters.entry(cluster).or_default().insert(at);
+    pub fn check(&mut self, world: &mut World, rule_holds: bool) -> Result<(), String> {
+        if let Some(error) = errors::take().first() {
+            return Err(format!("an ERROR was logged: {error}"));
+        }
+        if world.counts.longest > MAX_MESSAGE {
+            return Err(format!("a message of {} bytes was sent", world.counts.longest));
+        }
+        for (at, message) in std::mem::take(&mut world.registers_sent) {
+            let host = &world.hosts[at];
+            let id = host.id();
+            if host.lies || self.cloned.contains(&id) {
+                continue;
             }
-            if let Some(order) = &host.order {
-                let assignment = &order.assignment;
-                let now =
-                    (assignment.cluster_id.to_string(), assignment.role.to_string(), assignment.address);
-                if let Some(before) = self.roles.get(&at).filter(|before| **before != now) {
-                    return Err(format!("{name} was {before:?} and is now {now:?}"));
-                }
-                if !is_overlay(assignment.address) {
-                    return Err(format!("{name} got the address {} outside the subnet", assignment.address));
-                }
-                self.roles.insert(at, now);
+            for entry in wire::entries_of(id, &message) {
+                self.promises.handle_sent(&entry, host.is_amnesiac())?;
             }
         }
-        if rule_holds && self.clusters.len() > 1 {
-            return Err(format!("two clusters: {:?}", self.clusters));
+        for at in world.take_changed() {
+            self.check_host(at, &world.hosts[at])?;
         }
-        let mut holders = BTreeMap::new();
-        for (at, (cluster, _, address)) in &self.roles {
-            if let Some(other) = holders.insert((cluster, address), at) {
-                return Err(format!("hosts {other} and {at} both hold the assigned address {address}"));
+        for asked in &world.asked[self.asked..] {
+            let network_id = world.hosts[asked.host].network_id();
+            if !self.is_decided(network_id) {
+                let ballots = self.ballots.entry(network_id.clone()).or_default();
+                ballots.insert(asked.ballot);
+                self.coverage.competing_ballots |= ballots.len() > 1;
+                self.coverage.asked_while_cut |= asked.while_cut;
             }
+        }
+        self.asked = world.asked.len();
+        match self.clusters.iter().find(|(_, clusters)| rule_holds && clusters.len() > 1) {
+            Some((network_id, clusters)) => Err(format!("clusters of {network_id}: {clusters:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn is_decided(&self, network_id: &NetworkId) -> bool {
+        self.clusters.contains_key(network_id)
+    }
+
+    fn check_host(&mut self, at: usize, host: &Host) -> Result<(), String> {
+        let (Some(node), name) = (&host.node, &host.name) else { return Ok(()) };
+        let ledger = node.ledger();
+        let (bounds, counters) = (Bounds::default(), ledger.counters());
+        if counters.bytes > bounds.bytes || counters.authors > bounds.authors + 64 {
+            return Err(format!("{name} holds {} bytes of {} authors", counters.bytes, counters.authors));
+        }
+        for entry in ledger.with_prefix("certificate/") {
+            let parsed =
+                self.certificates.entry(*entry.hash()).or_insert_with(|| Certificate::parse(entry.value()).ok());
+            if let Some(certificate) = parsed {
+                let cluster = certificate.cluster();
+                self.clusters.entry(cluster.network_id.clone()).or_default().insert(cluster.cluster_id);
+            }
+        }
+        if let Some(cluster) = node.cluster_id() {
+            let before = *self.pinned.entry(at).or_insert(cluster);
+            if before != cluster {
+                return Err(format!("{name} had pinned cluster {before} and is now in {cluster}"));
+            }
+            self.clusters.entry(host.network_id().clone()).or_default().insert(cluster);
+        }
+        self.coverage.amnesiac_voter |= host.is_amnesiac() && !self.is_decided(host.network_id());
+        match &host.order {
+            Some(order) => self.check_role(at, host, order),
+            None => Ok(()),
+        }
+    }
+
+    fn check_role(&mut self, at: usize, host: &Host, order: &RoleOrder) -> Result<(), String> {
+        let (Some(node), name, assignment) = (&host.node, &host.name, &order.assignment) else {
+            return Ok(());
+        };
+        let lead = node.lead_of_cluster();
+        let key = format!("assignment/{}/{}", host.network_id(), host.id());
+        let written = lead
+            .and_then(|lead| node.ledger().get(lead, &key))
+            .and_then(|entry| decode::<Assignment>(entry.value()).ok());
+        if written.as_ref() != Some(assignment) || node.cluster_id() != Some(assignment.cluster_id) {
+            return Err(format!("{name} has the role {assignment:?} and the lead wrote {written:?}"));
+        }
+        let allowed = match host.config.role {
+            RoleSetting::Auto => true,
+            RoleSetting::Master => assignment.role == Role::Server,
+            RoleSetting::Worker => assignment.role == Role::Worker,
+            RoleSetting::None => false,
+        };
+        if !allowed {
+            return Err(format!("{name} is told {:?} and became {}", host.config.role, assignment.role));
+        }
+        let now = (assignment.cluster_id, assignment.role, assignment.address);
+        let before = *self.roles.entry(at).or_insert(now);
+        if before != now {
+            return Err(format!("{name} was {before:?} and is now {now:?}"));
+        }
+        if !is_overlay(assignment.address) {
+            return Err(format!("{name} got the address {} outside the subnet", assignment.address));
+        }
+        let holder = *self.holders.entry((now.0, now.2)).or_insert(host.id());
+        if holder != host.id() {
+            return Err(format!("{holder} and {} both hold the assigned address {}", host.id(), now.2));
         }
         Ok(())
     }
 
-    /// Whether everything is as it shall be once nothing goes wrong any more.
+    /// Whether a cluster has to come about: it has, or enough voters know what they answered.
+    pub fn must_settle(&self, world: &World) -> bool {
+        let networks: BTreeSet<_> = world.hosts.iter().map(Host::network_id).collect();
+        networks.into_iter().all(|network_id| {
+            let sound: Vec<_> = world
+                .hosts
+                .iter()
+                .filter(|host| host.network_id() == network_id && host.takes_a_role() && host.is_up())
+                .filter(|host| !host.lies && !host.is_amnesiac())
+                .collect();
+            let minimum = sound.iter().filter_map(|host| host.config.minimum_nodes).max().unwrap_or(2);
+            let candidates = sound.iter().any(|host| host.config.role != RoleSetting::Worker);
+            self.is_decided(network_id) || (sound.len() >= usize::from(minimum) && candidates)
+        })
+    }
+
+    /// Whether everything is as it shall be once nothing goes wrong any more, as far as machines run.
     pub fn is_settled(&self, world: &World) -> bool {
-        let mut servers = 0;
-        let mut clusters = BTreeSet::new();
-        for host in &world.hosts {
-            let Some(node) = &host.node else { return false };
-            let Some(order) = &host.order else { return false };
-            clusters.insert(order.assignment.cluster_id);
-            servers += usize::from(order.assignment.role == c3os::election::Role::Server);
-            if node.snapshot().cluster.state != ClusterState::Founded {
+        let nodes = || world.hosts.iter().filter(|host| !host.lies && host.node.is_some());
+        if nodes().any(|host| host.takes_a_role() && host.order.is_none() && !waits_for_its_file(host)) {
+            return false;
+        }
+        let mut networks = BTreeMap::<_, (BTreeSet<ClusterId>, BTreeSet<NodeId>)>::new();
+        for host in nodes() {
+            let Some(assignment) = host.order.as_ref().map(|order| &order.assignment) else { continue };
+            let (clusters, servers) = networks.entry(host.network_id()).or_default();
+            clusters.insert(assignment.cluster_id);
+            if assignment.role == Role::Server {
+                servers.insert(host.id());
+            } else if host.order.as_ref().is_none_or(|order| order.facts.server_address.is_none()) {
                 return false;
             }
         }
-        let digests: BTreeSet<_> =
-            world.hosts.iter().filter_map(|host| Some(host.node.as_ref()?.ledger().fingerprint())).collect();
-        clusters.len() == 1 && servers == 1 && digests.len() == 1
+        let all_run = world.hosts.iter().all(Host::is_up);
+        let one = |(clusters, servers): &(BTreeSet<_>, BTreeSet<_>)| {
+            clusters.len() == 1 && (servers.len() == 1 || (!all_run && servers.is_empty()))
+        };
+        let lied_to = world.hosts.iter().any(|host| host.lies && host.is_up());
+        let ledgers: BTreeSet<_> =
+            nodes().filter_map(|host| Some(host.node.as_ref()?.ledger().fingerprint())).collect();
+        let founded = |host: &Host| {
+            let state = host.node.as_ref().map(|node| node.snapshot().cluster.state);
+            let expected = match (&host.order, host.takes_a_role()) {
+                (Some(_), _) => ClusterState::Founded,
+                (None, true) => ClusterState::Conflict,
+                (None, false) => ClusterState::Observing,
+            };
+            state == Some(expected)
+        };
+        networks.values().all(one) && (lied_to || ledgers.len() == 1) && nodes().all(founded)
     }
+}
+
+/// A forced master that was not there when another was elected: it says which key to change, and stays as it is.
+fn waits_for_its_file(host: &Host) -> bool {
+    host.config.role == RoleSetting::Master
+        && host.node.as_ref().is_some_and(|node| {
+            let cluster = node.snapshot().cluster;
+            cluster.state == ClusterState::Conflict && cluster.message.contains("c3os.role")
+        })
 }

@@ -1,10 +1,15 @@
 //! Whole clusters in virtual time, under seeded faults.
 //!
-//! `cargo sim --schedules 10000` runs that many stories and prints a line of JSON; `--seed S` replays one and tells it.
+//! `cargo sim --schedules 10000` runs that many stories and prints a line of JSON; `--seed S` replays one and tells it;
+//! `--kept` replays those of `seeds.txt`, which once found something.
 
+mod errors;
 mod host;
 mod invariant;
+mod liar;
+mod promises;
 mod schedule;
+mod wire;
 mod world;
 
 use std::{
@@ -18,11 +23,19 @@ use std::{
 };
 
 use invariant::Watch;
-use schedule::Schedule;
+use schedule::{Plot, Schedule};
+use c3os::election::Role;
 use serde::Serialize;
+use world::World;
 
 /// How long after the last fault everything has to be as it shall be.
 const SETTLED_WITHIN: Duration = Duration::from_secs(180);
+/// How long a liar is listened to at least.
+const LISTENED: Duration = Duration::from_secs(20);
+/// How often it is looked whether everything is as it shall be.
+const LOOK: Duration = Duration::from_millis(100);
+/// Seeds that once found something, one a line; `#` begins a comment.
+const KEPT: &str = include_str!("../seeds.txt");
 
 /// What one schedule came to.
 #[derive(Default)]
@@ -45,32 +58,24 @@ struct Report {
 }
 
 fn run(seed: u64, epoch: Instant) -> Outcome {
-    let Schedule { mut world, rule_holds, faults, forced_masters, .. } = Schedule::new(seed, epoch);
+    let mut schedule = Schedule::new(seed, epoch);
     let mut watch = Watch::default();
-    let mut violation = None;
-    world.run(faults, |world| {
-        violation = watch.check(world, rule_holds).err();
-        violation.is_some()
-    });
-    let healed = world.elapsed();
-    if violation.is_none() {
-        // Several forced masters without HA: nobody founds, and everybody says so.
-        let must_settle = rule_holds && forced_masters <= 1 && world.counts.ledgers_lost == 0;
-        let settled = world.run(SETTLED_WITHIN, |world| {
-            violation = watch.check(world, rule_holds).err();
-            violation.is_some() || watch.is_settled(world)
-        });
-        if violation.is_none() && must_settle && !settled {
-            violation =
-                Some(format!("not settled {SETTLED_WITHIN:?} after the last fault:\n{}", picture(&world)));
-        }
+    if schedule.plot == Plot::Cloned {
+        watch.cloned.insert(schedule.world.hosts[0].id());
     }
-    let counts = world.counts;
+    errors::take();
+    let mut settled_after = Duration::ZERO;
+    let violation = story(&mut schedule, &mut watch, &mut settled_after)
+        .err()
+        .map(|why| format!("{:?}: {why}\n{}", schedule.plot, picture(&schedule.world)));
+    let counts = schedule.world.counts;
+    let covered = watch.coverage;
     Outcome {
         violation,
         faults: BTreeMap::from([
             ("messages_lost", counts.lost),
             ("messages_duplicated", counts.duplicated),
+            ("messages_refused", counts.faults_of_peers),
             ("crashes", counts.crashes),
             ("torn_writes", counts.torn_writes),
             ("ledgers_lost", counts.ledgers_lost),
@@ -78,18 +83,96 @@ fn run(seed: u64, epoch: Instant) -> Outcome {
             ("heals", counts.heals),
         ]),
         coverage: BTreeMap::from([
-            ("competing_ballots", world.proposers() > 1),
+            ("competing_ballots", covered.competing_ballots),
             ("torn_promise", counts.torn_promises > 0),
-            ("amnesiac_voter", counts.ledgers_lost > 0),
-            ("healed_partition", counts.heals > 0),
-            ("forced_masters", forced_masters > 1),
+            ("amnesiac_voter", covered.amnesiac_voter),
+            ("healed_partition", covered.asked_while_cut && counts.heals > 0),
+            ("cold_start", schedule.plot == Plot::ColdStart),
+            ("late", schedule.plot == Plot::Late),
+            ("liar", schedule.plot == Plot::Liar),
+            ("networks", schedule.plot == Plot::Networks),
+            ("forced_masters", schedule.plot == Plot::ForcedMasters),
+            ("cloned", schedule.plot == Plot::Cloned),
         ]),
-        trace: world.trace(),
-        settled_after: world.elapsed() - healed,
+        trace: schedule.world.trace(),
+        settled_after,
     }
 }
 
-fn picture(world: &world::World) -> String {
+/// Plays a schedule to its end.
+///
+/// # Errors
+/// What does not hold.
+fn story(schedule: &mut Schedule, watch: &mut Watch, settled_after: &mut Duration) -> Result<(), String> {
+    // Three masters without HA: the first that is alone founds, or nobody does; always one cluster at most.
+    let rule_holds = schedule.rule_holds || schedule.plot == Plot::ForcedMasters;
+    let world = &mut schedule.world;
+    go_on(world, watch, rule_holds, schedule.faults)?;
+    if schedule.plot == Plot::ForcedMasters {
+        return told_what_to_change(world);
+    }
+    let healed = world.elapsed();
+    let settles = schedule.rule_holds && schedule.plot != Plot::Cloned && watch.must_settle(world);
+    let settled = settle(world, watch, rule_holds)?;
+    if settles && !settled {
+        return Err(format!("not settled {SETTLED_WITHIN:?} after the last fault"));
+    }
+    *settled_after = world.elapsed() - healed;
+    if !settled || schedule.epilogue.is_empty() {
+        return Ok(());
+    }
+    let mut last = Duration::ZERO;
+    for (after, action) in &schedule.epilogue {
+        world.plan(*after, *action);
+        last = last.max(*after);
+    }
+    let listened = if schedule.plot == Plot::Liar { LISTENED } else { Duration::ZERO };
+    go_on(world, watch, rule_holds, last + listened + LOOK)?;
+    if !settle(world, watch, rule_holds)? {
+        return Err(format!("not settled {SETTLED_WITHIN:?} after the epilogue"));
+    }
+    let newcomer = world.hosts.last().and_then(|host| host.order.as_ref());
+    if schedule.plot == Plot::Late && newcomer.is_none_or(|order| order.assignment.role != Role::Worker) {
+        return Err("the one that came late is no worker".to_owned());
+    }
+    Ok(())
+}
+
+/// Time passes, and every rule is watched.
+fn go_on(world: &mut World, watch: &mut Watch, rule_holds: bool, time: Duration) -> Result<(), String> {
+    let mut broken = Ok(());
+    world.run(time, |world| {
+        broken = watch.check(world, rule_holds);
+        broken.is_err()
+    });
+    broken
+}
+
+/// Time passes until everything is as it shall be; says whether it is.
+fn settle(world: &mut World, watch: &mut Watch, rule_holds: bool) -> Result<bool, String> {
+    let until = world.elapsed() + SETTLED_WITHIN;
+    while world.elapsed() < until {
+        if watch.is_settled(world) {
+            return Ok(true);
+        }
+        go_on(world, watch, rule_holds, LOOK)?;
+    }
+    Ok(watch.is_settled(world))
+}
+
+/// A forced master that has no role says which key to change.
+fn told_what_to_change(world: &World) -> Result<(), String> {
+    let roleless = world.hosts.iter().filter(|host| host.order.is_none());
+    for host in roleless {
+        let message = host.node.as_ref().map(|node| node.snapshot().cluster.message).unwrap_or_default();
+        if !message.contains("c3os.role") {
+            return Err(format!("{} has no role and does not name `c3os.role`: {message}", host.name));
+        }
+    }
+    Ok(())
+}
+
+fn picture(world: &World) -> String {
     let lines = world.hosts.iter().map(|host| match &host.node {
         None => format!("  {}: off", host.name),
         Some(node) => {
@@ -113,25 +196,38 @@ fn main() -> ExitCode {
     let mut schedules = 1_000;
     let mut first = 1;
     let mut one = None;
+    errors::listen();
     let mut arguments = std::env::args().skip(1);
+    #[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to begin with")]
+    let epoch = Instant::now();
     while let Some(argument) = arguments.next() {
+        if argument == "--kept" {
+            return kept(epoch);
+        }
         let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok());
         match (argument.as_str(), number()) {
             ("--schedules", Some(value)) => schedules = value,
             ("--first", Some(value)) => first = value,
             ("--seed", Some(value)) => one = Some(value),
             (other, _) => {
-                eprintln!("sim: {other}: use --schedules N [--first SEED], or --seed S");
+                eprintln!("sim: {other}: use --schedules N [--first SEED], --seed S, or --kept");
                 return ExitCode::from(2);
             }
         }
     }
-    #[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to begin with")]
-    let epoch = Instant::now();
     match one {
         Some(seed) => replay(seed, epoch),
         None => sweep(first, schedules, epoch),
     }
+}
+
+/// Replays the seeds that once found something.
+fn kept(epoch: Instant) -> ExitCode {
+    let lines = KEPT.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let seeds: Vec<u64> = lines.filter_map(|line| line.parse().ok()).collect();
+    let failed = seeds.iter().filter(|seed| replay(**seed, epoch) == ExitCode::FAILURE).count();
+    println!("{{\"seeds\":{},\"failed\":{failed}}}", seeds.len());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn replay(seed: u64, epoch: Instant) -> ExitCode {

@@ -10,13 +10,14 @@ use std::{
 };
 
 use c3os::{
+    election::Ballot,
     identity::NodeId,
-    node::{Node, Observed},
+    node::Observed,
 };
-use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use sha2::{Digest, Sha256};
 
-use crate::host::{AfterCrash, Host};
+use crate::host::{AfterCrash, Carried, Host};
 
 /// Something that happens to the world.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,17 +26,26 @@ pub enum Action {
     Boot(usize),
     /// Power off.
     Crash(usize, AfterCrash),
+    /// Power off while the n-th write from now on that carries one of the machine's own registers is half done, and
+    /// on again after a while.
+    CrashAtWrite { host: usize, carries: Carried, nth: u8, after: AfterCrash, off: Duration },
     /// No packet passes between two machines any more.
     Cut(usize, usize),
+    /// No packet passes between this machine and all others any more.
+    CutOff(usize),
+    /// Whoever is the n-th from now on to ask for a ballot is cut off from all others before anybody hears it.
+    CutOffProposer { nth: u8 },
     /// All cuts are mended.
     Heal,
+    /// A member sends everybody broken copies of what it could send.
+    Garble(usize),
 }
 
 #[derive(Debug)]
 enum Happening {
     Message {
-        from: NodeId,
-        to: NodeId,
+        from: usize,
+        to: usize,
         bytes: Vec<u8>,
         epoch: u64,
     },
@@ -76,7 +86,7 @@ pub struct World {
     now: Instant,
     rng: StdRng,
     pub hosts: Vec<Host>,
-    index: BTreeMap<NodeId, usize>,
+    ids: Vec<NodeId>,
     weather: Weather,
     cuts: BTreeSet<(usize, usize)>,
     /// Pairs with a connection, and its number: what was sent on an older one is lost.
@@ -90,6 +100,33 @@ pub struct World {
     trace: Sha256,
     pub counts: Counts,
     touched: BTreeSet<usize>,
+    /// Machines that may have changed since [`World::take_changed`] was asked.
+    changed: BTreeSet<usize>,
+    /// Crashes that wait for a write.
+    armed: Vec<Armed>,
+    /// How many more ballots until their proposer is cut off.
+    cut_off_at: Vec<u8>,
+    /// Every ballot that was asked for, by whom, and whether while something was cut.
+    pub asked: Vec<Asked>,
+    /// Every message with a register in it, and who sent it when; taken by the watch.
+    pub registers_sent: Vec<(usize, Vec<u8>)>,
+}
+
+/// A ballot that somebody put into its register.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub host: usize,
+    pub ballot: Ballot,
+    pub while_cut: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Armed {
+    host: usize,
+    carries: Carried,
+    nth: u8,
+    after: AfterCrash,
+    off: Duration,
 }
 
 /// What happened, for coverage and cost.
@@ -106,6 +143,8 @@ pub struct Counts {
     pub heals: u64,
     pub faults_of_peers: u64,
     pub torn_promises: u64,
+    /// The longest message, in bytes.
+    pub longest: usize,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -114,13 +153,13 @@ fn pair(a: usize, b: usize) -> (usize, usize) {
 
 impl World {
     pub fn new(hosts: Vec<Host>, weather: Weather, seed: u64, epoch: Instant) -> Self {
-        let index = hosts.iter().enumerate().map(|(at, host)| (host.id(), at)).collect();
+        let ids = hosts.iter().map(Host::id).collect();
         Self {
             start: epoch,
             now: epoch,
             rng: StdRng::seed_from_u64(seed),
             hosts,
-            index,
+            ids,
             weather,
             cuts: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -132,7 +171,17 @@ impl World {
             trace: Sha256::new(),
             counts: Counts::default(),
             touched: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            armed: Vec::new(),
+            cut_off_at: Vec::new(),
+            asked: Vec::new(),
+            registers_sent: Vec::new(),
         }
+    }
+
+    /// The machines that may have changed since this was asked last.
+    pub fn take_changed(&mut self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Virtual time since the start.
@@ -143,10 +192,6 @@ impl World {
     /// A hash of every message that was sent so far: the same seed gives the same one.
     pub fn trace(&self) -> String {
         self.trace.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    pub fn node(&self, host: usize) -> Option<&Node> {
-        self.hosts[host].node.as_ref()
     }
 
     /// Has something happen after a while.
@@ -171,7 +216,7 @@ impl World {
             .hosts
             .iter()
             .enumerate()
-            .filter_map(|(at, host)| Some((host.node.as_ref()?.poll_timeout()?.0, at)));
+            .filter_map(|(at, host)| Some((host.poll_timeout()?, at)));
         let timer = timers.min();
         let next = [due, timer.map(|(at, _)| at)].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next <= until) else {
@@ -186,9 +231,7 @@ impl World {
             }
         } else if let Some((_, at)) = timer {
             let now = self.now;
-            if let Some(node) = &mut self.hosts[at].node {
-                node.handle_timeout(now);
-            }
+            self.hosts[at].handle_timeout(now);
             self.touched.insert(at);
         }
         self.settle();
@@ -196,7 +239,7 @@ impl World {
     }
 
     /// Runs until `done` says so, or for `limit` at most; says whether it was done.
-    pub fn run(&mut self, limit: Duration, mut each: impl FnMut(&World) -> bool) -> bool {
+    pub fn run(&mut self, limit: Duration, mut each: impl FnMut(&mut World) -> bool) -> bool {
         let until = self.now + limit;
         loop {
             if each(self) {
@@ -208,16 +251,6 @@ impl World {
         }
     }
 
-    /// How many members ever proposed a cluster, as far as anybody knows.
-    pub fn proposers(&self) -> usize {
-        let known = self
-            .hosts
-            .iter()
-            .filter_map(|host| host.node.as_ref())
-            .map(|node| node.ledger().with_prefix("proposer/").count());
-        known.max().unwrap_or(0)
-    }
-
     pub fn is_cut(&self, a: usize, b: usize) -> bool {
         self.cuts.contains(&pair(a, b))
     }
@@ -226,7 +259,7 @@ impl World {
         match happening {
             Happening::Action(action) => self.act(action),
             Happening::Message { from, to, bytes, epoch } => {
-                let (a, b) = (self.index[&from], self.index[&to]);
+                let (a, b) = (from, to);
                 if self.links.get(&pair(a, b)) != Some(&epoch) || self.is_cut(a, b) {
                     self.counts.lost += 1;
                     return;
@@ -236,18 +269,16 @@ impl World {
                     self.later(Duration::from_millis(20), Happening::Message { from, to, bytes, epoch });
                     return;
                 }
-                let now = self.now;
-                if let Some(node) = &mut self.hosts[b].node
-                    && node.handle_message(from, &bytes, now).is_err()
-                {
-                    self.counts.faults_of_peers += 1;
-                }
+                let (now, id) = (self.now, self.ids[a]);
+                self.counts.faults_of_peers += u64::from(!self.hosts[b].handle_message(id, &bytes, now));
                 self.touched.insert(b);
             }
             Happening::Written { host, boot } => {
                 if self.hosts[host].boots == boot {
                     let now = self.now;
-                    self.hosts[host].finish_write(now);
+                    if let Some((ballot, _)) = self.hosts[host].finish_write(now) {
+                        self.handle_asked(host, ballot);
+                    }
                     self.touched.insert(host);
                 }
             }
@@ -263,16 +294,25 @@ impl World {
             Happening::Connection { at, with, up, epoch } => {
                 let current = self.links.get(&pair(at, with)) == Some(&epoch);
                 let believed = self.believed.get(&(at, with)).copied();
-                let (now, peer) = (self.now, self.hosts[with].id());
-                let Some(node) = &mut self.hosts[at].node else { return };
+                let (now, peer) = (self.now, self.ids[with]);
+                // Two machines with one identity are one peer with two connections.
+                let twin = (0..self.ids.len()).any(|other| {
+                    other != with && self.ids[other] == peer && self.believed.contains_key(&(at, other))
+                });
+                let host = &mut self.hosts[at];
+                if !host.is_up() {
+                    return;
+                }
                 if up && current {
-                    if believed.is_some() {
-                        node.handle_peer_down(peer, now);
+                    if believed.is_some() && !twin {
+                        host.handle_peer_down(peer, now);
                     }
-                    node.handle_peer_up(peer, now);
+                    host.handle_peer_up(peer, now);
                     self.believed.insert((at, with), epoch);
                 } else if !up && believed == Some(epoch) {
-                    node.handle_peer_down(peer, now);
+                    if !twin {
+                        host.handle_peer_down(peer, now);
+                    }
                     self.believed.remove(&(at, with));
                 }
                 self.touched.insert(at);
@@ -284,7 +324,7 @@ impl World {
     pub fn act(&mut self, action: Action) {
         match action {
             Action::Boot(host) => {
-                if self.hosts[host].node.is_some() {
+                if self.hosts[host].is_up() {
                     return;
                 }
                 let mut seed = [0; 32];
@@ -297,23 +337,23 @@ impl World {
                 self.connect();
             }
             Action::Crash(host, after) => {
-                if self.hosts[host].node.is_none() {
+                if !self.hosts[host].is_up() {
                     return;
                 }
                 self.counts.crashes += 1;
                 self.counts.torn_writes += u64::from(self.hosts[host].is_writing());
-                self.counts.torn_promises += u64::from(self.hosts[host].is_voting());
                 self.counts.ledgers_lost += u64::from(after == AfterCrash::LedgerLost);
-                self.hosts[host].crash(after);
+                self.counts.torn_promises += u64::from(self.hosts[host].crash(after));
+                self.changed.insert(host);
                 self.believed.retain(|(at, _), _| *at != host);
                 self.disconnect(|a, b| a == host || b == host);
             }
-            Action::Cut(a, b) => {
-                if a != b && self.cuts.insert(pair(a, b)) {
-                    self.counts.cuts += 1;
-                    self.disconnect(|x, y| pair(x, y) == pair(a, b));
-                }
+            Action::CrashAtWrite { host, carries, nth, after, off } => {
+                self.armed.push(Armed { host, carries, nth, after, off });
             }
+            Action::Cut(a, b) => self.cut(a, b),
+            Action::CutOff(host) => (0..self.hosts.len()).for_each(|other| self.cut(host, other)),
+            Action::CutOffProposer { nth } => self.cut_off_at.push(nth),
             Action::Heal => {
                 if !self.cuts.is_empty() {
                     self.counts.heals += 1;
@@ -321,15 +361,81 @@ impl World {
                 }
                 self.connect();
             }
+            Action::Garble(host) => self.garble(host),
         }
         self.settle();
+    }
+
+    /// Messages that came to a host, with some bytes changed, and noise.
+    fn garble(&mut self, host: usize) {
+        let heard: Vec<Vec<u8>> = self.hosts[host].heard.iter().cloned().collect();
+        for to in 0..self.hosts.len() {
+            for bytes in &heard {
+                let mut bytes = bytes.clone();
+                for _ in 0..self.rng.random_range(1..4) {
+                    let at = self.rng.random_range(0..bytes.len().max(1));
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte = self.rng.random();
+                    }
+                }
+                self.send(host, self.ids[to], bytes);
+            }
+            let mut noise = vec![0; self.rng.random_range(0..300)];
+            self.rng.fill_bytes(&mut noise);
+            self.send(host, self.ids[to], noise);
+        }
+    }
+
+    fn cut(&mut self, a: usize, b: usize) {
+        if a != b && self.cuts.insert(pair(a, b)) {
+            self.counts.cuts += 1;
+            self.disconnect(|x, y| pair(x, y) == pair(a, b));
+        }
+    }
+
+    /// A ballot is on its proposer's disk, and nobody else knows of it yet.
+    fn handle_asked(&mut self, host: usize, ballot: Ballot) {
+        self.asked.push(Asked { host, ballot, while_cut: !self.cuts.is_empty() });
+        let mut now = false;
+        self.cut_off_at.retain_mut(|left| {
+            now |= *left <= 1;
+            *left = left.saturating_sub(1);
+            *left > 0
+        });
+        if now {
+            self.act(Action::CutOff(host));
+        }
+    }
+
+    /// A write begins that takes so long: crashes that waited for it happen in the middle.
+    fn spring(&mut self, host: usize, length: Duration) {
+        let writes = [Carried::Answer, Carried::Ballot].map(|what| self.hosts[host].is_writing_own(what));
+        let mut sprung = Vec::new();
+        self.armed.retain_mut(|armed| {
+            let carried = match armed.carries {
+                Carried::Answer => writes[0],
+                Carried::Ballot => writes[1],
+            };
+            if armed.host != host || !carried {
+                return true;
+            }
+            armed.nth = armed.nth.saturating_sub(1);
+            if armed.nth == 0 {
+                sprung.push(*armed);
+            }
+            armed.nth > 0
+        });
+        for armed in sprung {
+            self.plan(length / 2, Action::Crash(host, armed.after));
+            self.plan(length / 2 + armed.off, Action::Boot(host));
+        }
     }
 
     /// Starts connections wherever one may be.
     fn connect(&mut self) {
         for a in 0..self.hosts.len() {
             for b in a + 1..self.hosts.len() {
-                let up = self.hosts[a].node.is_some() && self.hosts[b].node.is_some();
+                let up = self.hosts[a].is_up() && self.hosts[b].is_up() && self.ids[a] != self.ids[b];
                 if up && !self.is_cut(a, b) && !self.links.contains_key(&(a, b)) {
                     self.epochs += 1;
                     let epoch = self.epochs;
@@ -359,14 +465,16 @@ impl World {
     /// Lets every touched member do what it wants to do, in the driver's order.
     fn settle(&mut self) {
         while let Some(at) = self.touched.pop_first() {
+            self.changed.insert(at);
             let now = self.now;
             self.hosts[at].take_events(now);
             if self.hosts[at].start_write() {
                 let boot = self.hosts[at].boots;
                 let after = self.between((Duration::from_micros(200), Duration::from_millis(15)));
                 self.later(after, Happening::Written { host: at, boot });
+                self.spring(at, after);
             }
-            while let Some((to, bytes)) = self.hosts[at].node.as_mut().and_then(Node::poll_transmit) {
+            while let Some((to, bytes)) = self.hosts[at].poll_transmit() {
                 self.send(at, to, bytes);
             }
             self.hosts[at].take_events(now);
@@ -374,17 +482,26 @@ impl World {
     }
 
     fn send(&mut self, at: usize, to: NodeId, bytes: Vec<u8>) {
-        let from = self.hosts[at].id();
-        self.trace.update(self.elapsed().as_micros().to_be_bytes());
+        let from = self.ids[at];
+        self.trace.update((self.now - self.start).as_micros().to_be_bytes());
         self.trace.update(from.as_bytes());
         self.trace.update(to.as_bytes());
         self.trace.update(&bytes);
         self.counts.messages += 1;
         self.counts.bytes += bytes.len() as u64;
-        let Some(epoch) = self.index.get(&to).and_then(|b| self.links.get(&pair(at, *b))).copied() else {
+        self.counts.longest = self.counts.longest.max(bytes.len());
+        if bytes.windows(9).any(|part| part == b"acceptor/") {
+            self.registers_sent.push((at, bytes.clone()));
+        }
+        let ends: Vec<_> = (0..self.ids.len())
+            .filter(|b| self.ids[*b] == to)
+            .filter_map(|b| Some((b, *self.links.get(&pair(at, b))?)))
+            .collect();
+        let Some(&(to, epoch)) = ends.choose(&mut self.rng) else {
             self.counts.lost += 1;
             return;
         };
+        let from = at;
         if self.rng.random_range(0..1000) < self.weather.loss {
             self.counts.lost += 1;
             return;
