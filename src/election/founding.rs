@@ -364,6 +364,11 @@ impl Founding {
             self.decree.withdraw();
             return FoundingStatus::Cloned;
         }
+        if own.is_some_and(|own| own.abstains) {
+            // The others were told not to count on this node; it keeps to that, whatever its settings were read as.
+            self.decree.withdraw();
+            return FoundingStatus::Frozen;
+        }
         if own_acceptor.is_none() && self.acceptor_in_flight.is_none() {
             let fresh = Acceptor::fresh(incarnation);
             self.acceptor_in_flight = Some(fresh.clone());

@@ -271,6 +271,15 @@ fn who_only_joins_never_votes_and_takes_the_cluster_it_was_told() {
 }
 
 #[test]
+fn who_said_that_it_abstains_keeps_to_it() {
+    let mut world = World::new(vec![settings(); 2]);
+    world.machines[0].abstains = true;
+    world.run(3600 * SECOND);
+    assert!(world.founded.is_empty() && world.ballots.is_empty());
+    assert_eq!(world.status(0), &FoundingStatus::Frozen);
+}
+
+#[test]
 fn an_amnesiac_never_votes_says_so_and_takes_what_the_others_found() {
     let mut world = World::new(vec![settings(); 2]);
     world.forget(1);

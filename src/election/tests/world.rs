@@ -39,6 +39,8 @@ pub(super) struct Machine {
     pub(super) up: bool,
     pub(super) amnesiac: bool,
     pub(super) exhausted: bool,
+    /// Told the others that it abstains, besides what its settings say.
+    pub(super) abstains: bool,
     starts: u8,
 }
 
@@ -88,6 +90,7 @@ impl World {
                 up: true,
                 amnesiac: false,
                 exhausted: true,
+                abstains: false,
                 starts: 0,
             }
         };
@@ -129,7 +132,7 @@ impl World {
                 name: self.name(other),
                 role: peer.settings.role,
                 minimum_nodes: peer.settings.minimum_nodes,
-                abstains: peer.settings.abstains(),
+                abstains: peer.settings.abstains() || peer.abstains,
                 live: other == n || self.hears(other, n),
                 cloned: false,
                 address: Some(Ipv4Addr::new(10, 1, 0, other as u8 + 1)),
