@@ -31,7 +31,8 @@ pub struct Outcome {
     pub removed: Vec<&'static str>,
     /// Units, and what was done to them.
     pub units: Vec<(&'static str, UnitAction)>,
-    /// What could not be reached, in sentences that name the fix. Files are written all the same.
+    /// What could not be reached, in sentences that name the fix. Files are written all the same. A complete outcome
+    /// may have some too: they keep nothing from running.
     pub missing: Vec<String>,
     /// Everything the plan asks for holds, and it is remembered as applied.
     pub complete: bool,
@@ -334,5 +335,9 @@ fn tell(outcome: &Outcome) {
     }
     for (unit, action) in &outcome.units {
         tracing::info!(target: "c3os::_events::unit_changed", unit, ?action);
+    }
+    // What keeps the role from being complete is for status, and is tried again; the rest somebody should mend.
+    for missing in outcome.missing.iter().filter(|_| outcome.complete) {
+        tracing::warn!(missing, "the role is applied, but");
     }
 }

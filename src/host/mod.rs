@@ -45,7 +45,7 @@ pub use machine::{Mode, inspect, local_networks, mode, other_provider};
 pub use name::{Names, fix_names, names};
 pub use observe::{K3sObserved, k3s_version, kubeconfig, observe};
 pub use root::Root;
-pub use services::{NoServices, Services, UnitState, UnitStatus, detect, of_kind};
+pub use services::{Services, UnitState, UnitStatus, detect};
 pub use state::{
     read_applied, read_certificate, read_lease, read_peers, write_certificate, write_lease, write_peers,
 };

@@ -40,6 +40,11 @@ impl Root {
         self
     }
 
+    /// Whether this is the machine itself, not a directory that stands for one.
+    pub(super) fn is_the_machine(&self) -> bool {
+        self.prefix == Path::new("/")
+    }
+
     /// Where an absolute path of the machine is.
     pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let absolute = absolute.as_ref();

@@ -137,17 +137,15 @@ pub trait Services: Send + Sync {
     }
 }
 
-/// Finds the service manager that runs this machine.
+/// Finds the service manager that runs this machine. A root that is a mere directory has none that could be told
+/// anything, least of all that of the machine which the directory lies on.
 pub fn detect(root: &Root) -> Box<dyn Services> {
-    of_kind(kind(root), root)
-}
-
-/// The service manager of a kind.
-pub fn of_kind(kind: ServiceManager, root: &Root) -> Box<dyn Services> {
-    match kind {
-        ServiceManager::Systemd => Box::new(Systemd),
-        ServiceManager::OpenRc => Box::new(OpenRc::new(root.clone())),
-        ServiceManager::None => Box::new(NoServices),
+    match kind(root) {
+        ServiceManager::Systemd if root.is_the_machine() => Box::new(Systemd),
+        ServiceManager::OpenRc if root.is_the_machine() => Box::new(OpenRc::new(root.clone())),
+        kind @ (ServiceManager::Systemd | ServiceManager::OpenRc | ServiceManager::None) => {
+            Box::new(NoServices { kind })
+        }
     }
 }
 
@@ -169,23 +167,28 @@ pub(super) fn kind(root: &Root) -> ServiceManager {
     }
 }
 
-/// A machine without a service manager that we know: files are written, and somebody else starts k3s.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoServices;
+/// No service manager that could be told anything: files are written, and somebody else starts k3s.
+#[derive(Debug, Clone, Copy)]
+struct NoServices {
+    /// The one that is installed.
+    kind: ServiceManager,
+}
 
 impl NoServices {
-    fn refuse(operation: &str, unit: &str) -> Result<(), HostError> {
-        Err(HostError::Command {
-            command: format!("{operation} {unit}"),
-            failure: "is impossible: neither systemd nor OpenRC runs this machine; start it by hand"
-                .to_owned(),
-        })
+    fn refuse(self, operation: &str, unit: &str) -> Result<(), HostError> {
+        let failure = match self.kind {
+            ServiceManager::None => {
+                "is impossible: neither systemd nor OpenRC runs this machine; do it by hand"
+            }
+            ServiceManager::Systemd | ServiceManager::OpenRc => "is impossible: this is no running machine",
+        };
+        Err(HostError::Command { command: format!("{operation} {unit}"), failure: failure.to_owned() })
     }
 }
 
 impl Services for NoServices {
     fn kind(&self) -> ServiceManager {
-        ServiceManager::None
+        self.kind
     }
 
     fn status(&self, _unit: &str) -> Result<UnitStatus, HostError> {
@@ -197,22 +200,38 @@ impl Services for NoServices {
     }
 
     fn set_enabled(&self, unit: &str, enabled: bool) -> Result<(), HostError> {
-        Self::refuse(if enabled { "enable" } else { "disable" }, unit)
+        self.refuse(if enabled { "enable" } else { "disable" }, unit)
     }
 
     fn start(&self, unit: &str) -> Result<(), HostError> {
-        Self::refuse("start", unit)
+        self.refuse("start", unit)
     }
 
     fn stop(&self, unit: &str) -> Result<(), HostError> {
-        Self::refuse("stop", unit)
+        self.refuse("stop", unit)
     }
 
     fn restart(&self, unit: &str) -> Result<(), HostError> {
-        Self::refuse("restart", unit)
+        self.refuse("restart", unit)
     }
 
     fn nudge(&self, unit: &str) -> Result<(), HostError> {
-        Self::refuse("reload", unit)
+        self.refuse("reload", unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_never_taken_for_the_machine_it_lies_on() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("run/systemd/system")).unwrap();
+        let services = detect(&Root::at(directory.path()));
+        assert_eq!(services.kind(), ServiceManager::Systemd);
+        let error = services.start("k3s").unwrap_err().to_string();
+        assert!(error.contains("no running machine"), "{error}");
+        assert_eq!(services.status("k3s").unwrap().state, UnitState::Missing);
     }
 }

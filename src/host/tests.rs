@@ -392,6 +392,25 @@ fn a_worker_has_its_files_at_once_and_starts_when_the_server_is_known() {
 }
 
 #[test]
+fn a_worker_that_runs_goes_on_while_its_server_is_away() {
+    let bench = bench();
+    apply(&worker(), &bench.root, &bench.services).unwrap();
+    bench.services.log();
+    let before = disk(&bench.root);
+    let server_address = Some(Ipv4Addr::new(10, 1, 3, 4));
+    for away in [
+        ClusterFacts { server_address, server_up: false, ..facts() },
+        ClusterFacts { server_address, server_up: false, ca_hash: None, agent_token: None, ..facts() },
+    ] {
+        let waiting = planned(Role::Worker, BLUE, &Config::default(), &away);
+        let outcome = apply(&waiting, &bench.root, &bench.services).unwrap();
+        assert!(!outcome.complete && bench.services.log().is_empty());
+        assert_eq!(bench.services.units()["k3s-agent"].state, UnitState::Active);
+        assert_eq!(disk(&bench.root), before);
+    }
+}
+
+#[test]
 fn without_k3s_the_files_are_written_and_one_sentence_says_what_is_missing() {
     let bench = bench();
     fs::remove_file(bench.root.path("/usr/bin/k3s")).unwrap();

@@ -46,7 +46,8 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     /// Absolute paths of files of ours that must not be there.
     pub remove: Vec<&'static str>,
-    /// States that units must have, in the order in which they are to be reached.
+    /// States that units must have, in the order in which they are to be reached. A unit that waits for something is
+    /// not among them: it stays as it is.
     pub units: Vec<UnitChange>,
     /// Who may reach k3s' ports.
     pub ports: Ports,
@@ -146,11 +147,12 @@ pub fn plan(config: &Config, assignment: &Assignment, facts: &ClusterFacts, mach
     let waits_for = waits(config, assignment.role, facts, machine);
     let ready = waits_for.is_empty();
     let own = unit::Names::of(assignment.role);
-    let mut files = vec![PlannedFile {
-        path: settings::PATH,
-        mode: 0o600,
-        content: Content::Secret(Secret::new(settings::render(config, assignment, facts, machine))),
-    }];
+    let text = settings::render(config, assignment, facts, machine);
+    // A token that is not known right now may be there from before, and k3s running with it.
+    let named = |path: &&'static str| text.contains(*path);
+    let kept: Vec<&'static str> = every_path().into_iter().filter(named).collect();
+    let mut files =
+        vec![PlannedFile { path: settings::PATH, mode: 0o600, content: Content::Secret(Secret::new(text)) }];
     files.extend(settings::tokens(config, assignment.role, facts));
     let ports = ports::rules(config, assignment.role);
     let ports = match ports {
@@ -164,13 +166,19 @@ pub fn plan(config: &Config, assignment: &Assignment, facts: &ClusterFacts, mach
     files.extend(kubevip::manifest(config, assignment.role));
     files.extend(unit::files(config, assignment.role, machine, ports));
 
-    let planned = |path: &&'static str| files.iter().any(|file| file.path == *path);
-    let remove = every_path().into_iter().filter(|path| !planned(path)).collect();
+    let needed = |path: &&'static str| kept.contains(path) || files.iter().any(|file| file.path == *path);
+    let remove = every_path().into_iter().filter(|path| !needed(path)).collect();
     let restart_on = files.iter().map(|file| file.path).filter(|path| unit::reads(path)).collect();
     let other = unit::Names::of(match assignment.role {
         Role::Server => Role::Worker,
         Role::Worker => Role::Server,
     });
+    let mut units =
+        vec![UnitChange { name: other.unit, enabled: false, started: false, restart_on: Vec::new() }];
+    // While something is waited for, the unit stays as it is: a server that restarts must not stop its workers.
+    if ready {
+        units.push(UnitChange { name: own.unit, enabled: true, started: true, restart_on });
+    }
     Plan {
         applied: Some(Applied {
             role: assignment.role,
@@ -181,10 +189,7 @@ pub fn plan(config: &Config, assignment: &Assignment, facts: &ClusterFacts, mach
         }),
         files,
         remove,
-        units: vec![
-            UnitChange { name: other.unit, enabled: false, started: false, restart_on: Vec::new() },
-            UnitChange { name: own.unit, enabled: ready, started: ready, restart_on },
-        ],
+        units,
         ports,
         waits_for,
     }

@@ -205,7 +205,7 @@ fn a_first_server_waits_for_a_clock_that_is_set_and_a_running_cluster_does_not()
     let config = Config::default();
     let first = plan(&config, &assignment(Role::Server), &facts(), &early);
     assert_eq!(first.waits_for, [Wait::Clock]);
-    assert!(!first.units[1].started);
+    assert!(!first.units.iter().any(|unit| unit.started));
     let again = Machine { k3s_has_state: true, ..early };
     assert!(plan(&config, &assignment(Role::Server), &facts(), &again).waits_for.is_empty());
 }
@@ -217,6 +217,7 @@ fn a_server_without_its_tokens_waits_for_them() {
     assert_eq!(plan.waits_for, [Wait::ServerToken, Wait::AgentToken]);
     let files: Vec<_> = plan.files.iter().map(|file| file.path).collect();
     assert!(!files.iter().any(|path| path.ends_with("-token")), "{files:?}");
+    assert!(!plan.remove.contains(&settings::SERVER_TOKEN), "one from before may be in use");
 }
 
 #[test]
