@@ -215,8 +215,7 @@ mod tests {
         let (_directory, root) = root();
         product(&root, "4c4c4544-0042-3510-8058-b7c04f4e3732");
         let original = load(&root, 1).identity.id();
-        state::write_lease(&root, &state::Lease { mesh_id: "00".to_owned(), address: [10, 1, 2, 3].into() })
-            .unwrap();
+        state::write_lease(&root, &crate::host::tests::lease()).unwrap();
 
         product(&root, "9d1f3c40-1111-4242-8058-b7c04f4e3732");
         let copy = load(&root, 2);
@@ -233,8 +232,7 @@ mod tests {
             let (_directory, root) = root();
             product(&root, "4c4c4544-0042-3510-8058-b7c04f4e3732");
             let original = load(&root, 1).identity.id();
-            let lease = state::Lease { mesh_id: "00".to_owned(), address: [10, 1, 2, 3].into() };
-            state::write_lease(&root, &lease).unwrap();
+            state::write_lease(&root, &crate::host::tests::lease()).unwrap();
             product(&root, "9d1f3c40-1111-4242-8058-b7c04f4e3732");
             root.faults.fail_after(cut);
             let first = load_identity(&root, &Zeroizing::new([2; 32]));

@@ -14,14 +14,27 @@ use std::{
 
 use super::*;
 use crate::{
+    address::Lease,
     config::Config,
     election::{Assignment, Role},
     identity::NodeId,
     k3s::{ClusterFacts, Machine, Plan, Secret, ServiceManager, plan},
+    token::MeshId,
 };
 
 const BLUE: &str = "b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1";
 const RED: &str = "edededededededededededededededed";
+
+/// An address that this machine had.
+pub(super) fn lease() -> Lease {
+    Lease {
+        mesh_id: MeshId::from_bytes([7; 32]),
+        v4: Ipv4Addr::new(10, 1, 22, 7),
+        attempt: 0,
+        confirmed: true,
+        frozen: false,
+    }
+}
 
 /// Makes the n-th change of the disk fail, as a full disk would, and all after it.
 #[derive(Debug)]
@@ -517,7 +530,7 @@ fn an_observer_keeps_everything_in_run() {
     let bench = bench();
     let root = bench.root.clone().volatile();
     load_identity(&root, &zeroize::Zeroizing::new([1; 32])).unwrap();
-    write_lease(&root, &Lease { mesh_id: "00".to_owned(), address: [10, 1, 2, 3].into() }).unwrap();
+    write_lease(&root, &lease()).unwrap();
     let paths: Vec<String> = disk(&bench.root).into_keys().filter(|path| path.contains("state")).collect();
     assert!(paths.iter().all(|path| path.starts_with("run/c3os/state/")) && paths.len() == 3, "{paths:?}");
     assert!(!bench.root.path("/usr/local/.c3os").exists());
@@ -526,8 +539,7 @@ fn an_observer_keeps_everything_in_run() {
 #[test]
 fn a_damaged_fact_is_told_once_and_kept_aside() {
     let bench = bench();
-    let lease = Lease { mesh_id: "00".to_owned(), address: [10, 1, 2, 3].into() };
-    write_lease(&bench.root, &lease).unwrap();
+    write_lease(&bench.root, &lease()).unwrap();
     let whole = fs::read(bench.root.state("lease")).unwrap();
     for at in 0..whole.len() {
         let mut altered = whole.clone();

@@ -96,8 +96,10 @@ impl Watch {
             return Err(format!("{name} holds {} bytes of {} authors", counters.bytes, counters.authors));
         }
         for entry in ledger.with_prefix("certificate/") {
-            let parsed =
-                self.certificates.entry(*entry.hash()).or_insert_with(|| Certificate::parse(entry.value()).ok());
+            let parsed = self
+                .certificates
+                .entry(*entry.hash())
+                .or_insert_with(|| Certificate::parse(entry.value()).ok());
             if let Some(certificate) = parsed {
                 let cluster = certificate.cluster();
                 self.clusters.entry(cluster.network_id.clone()).or_default().insert(cluster.cluster_id);

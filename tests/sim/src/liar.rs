@@ -68,8 +68,7 @@ impl Liar {
         let network_id = self.network_id.clone();
         let me = self.ledger.id();
         let key = Certificate::key(&network_id);
-        let real: Option<Vec<u8>> =
-            self.ledger.with_prefix(&key).map(|entry| entry.value().to_vec()).next();
+        let real: Option<Vec<u8>> = self.ledger.with_prefix(&key).map(|entry| entry.value().to_vec()).next();
         let Some(real) = real else { return };
         let Ok(certificate) = Certificate::parse(&real) else { return };
         let mut spoilt = real.clone();

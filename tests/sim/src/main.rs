@@ -22,9 +22,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c3os::election::Role;
 use invariant::Watch;
 use schedule::{Plot, Schedule};
-use c3os::election::Role;
 use serde::Serialize;
 use world::World;
 

@@ -184,9 +184,7 @@ fn cold_start(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {
     let stops = (0..hosts).map(|host| (Duration::ZERO, Action::Crash(host, AfterCrash::Kept)));
     let starts = order.iter().enumerate();
     let gap = rng.random_range(0..5_000);
-    stops
-        .chain(starts.map(|(at, host)| (millis(1_000 + gap * at as u64), Action::Boot(*host))))
-        .collect()
+    stops.chain(starts.map(|(at, host)| (millis(1_000 + gap * at as u64), Action::Boot(*host)))).collect()
 }
 
 /// Plans boots and faults; afterwards all machines run and all cuts are mended. Returns when that is.

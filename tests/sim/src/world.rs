@@ -9,11 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c3os::{
-    election::Ballot,
-    identity::NodeId,
-    node::Observed,
-};
+use c3os::{election::Ballot, identity::NodeId, node::Observed};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use sha2::{Digest, Sha256};
 
@@ -212,11 +208,7 @@ impl World {
     /// Goes on to the next thing that happens; false when nothing does before `until`.
     pub fn step(&mut self, until: Instant) -> bool {
         let due = self.queue.peek().map(|Reverse((at, _))| *at);
-        let timers = self
-            .hosts
-            .iter()
-            .enumerate()
-            .filter_map(|(at, host)| Some((host.poll_timeout()?, at)));
+        let timers = self.hosts.iter().enumerate().filter_map(|(at, host)| Some((host.poll_timeout()?, at)));
         let timer = timers.min();
         let next = [due, timer.map(|(at, _)| at)].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next <= until) else {
