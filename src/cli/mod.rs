@@ -3,7 +3,9 @@
 //! Data goes to stdout, words to stderr. Exit code 0: done, 1: failed, 2: wrong usage. Verbs that need the running
 //! agent speak to it through its API, as scripts and the dashboard do.
 
+mod agent;
 mod ask;
+mod bridge;
 mod completions;
 mod create_config;
 mod doctor;
@@ -39,6 +41,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[command(alias = "a")]
+    Agent(agent::Args),
+    Bridge(bridge::Args),
     #[command(alias = "g")]
     GenerateToken(generate_token::Args),
     #[command(alias = "c")]
@@ -65,6 +70,8 @@ enum Verb {
 /// What went wrong, for stderr; the exit code is then 1.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
+        Verb::Agent(args) => agent::run(args),
+        Verb::Bridge(args) => bridge::run(args),
         Verb::GenerateToken(args) => generate_token::run(args),
         Verb::CreateConfig(args) => create_config::run(args),
         Verb::Schema(args) => schema::run(args),
@@ -96,7 +103,9 @@ pub fn start_logging(cli: &Cli) {
 /// Programs that run for long tell what they do; the others only what is wrong.
 fn default_filter(verb: &Verb) -> &'static str {
     match verb {
-        Verb::GenerateToken(_)
+        Verb::Agent(_) => "info",
+        Verb::Bridge(_)
+        | Verb::GenerateToken(_)
         | Verb::CreateConfig(_)
         | Verb::Schema(_)
         | Verb::Stage(_)
@@ -112,6 +121,11 @@ fn default_filter(verb: &Verb) -> &'static str {
         | Verb::GetNetworkToken(_)
         | Verb::Completions(_) => "warn",
     }
+}
+
+/// The runtime of the programs that run for long: the loop, its blocking helpers, no thread per core.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 /// Whether the reader of our output went away, which is no fault of ours.
