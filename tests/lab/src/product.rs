@@ -41,6 +41,16 @@ pub fn binary(given: Option<&str>) -> Result<PathBuf> {
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(tree());
+    // What the cargo that runs us says about our own package. Build scripts (ring's) would see it change and build anew.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_MANIFEST_")
+            || name.starts_with("CARGO_BIN_")
+        {
+            cargo.env_remove(name.as_ref());
+        }
+    }
     cargo
 }
 
