@@ -54,7 +54,7 @@ struct Writing {
 pub struct Host {
     pub name: String,
     pub config: Config,
-    identity_seed: [u8; 32],
+    identity: Arc<Identity>,
     mesh_id: MeshId,
     pub disk: Disk,
     pub node: Option<Node>,
@@ -79,7 +79,7 @@ impl Host {
         Self {
             name: format!("n{number}"),
             config,
-            identity_seed,
+            identity: Arc::new(Identity::from_seed(&identity_seed)),
             mesh_id,
             disk: Disk::default(),
             node: None,
@@ -95,7 +95,7 @@ impl Host {
 
     /// The same machine with the identity of another one, as a copied disk makes it.
     pub fn clone_of(&mut self, other: &Self) {
-        self.identity_seed = other.identity_seed;
+        self.identity = other.identity.clone();
     }
 
     /// Whether it runs.
@@ -171,13 +171,12 @@ impl Host {
     }
 
     pub fn id(&self) -> NodeId {
-        Identity::from_seed(&self.identity_seed).id()
+        self.identity.id()
     }
 
     pub fn boot(&mut self, seed: [u8; 32], now: Instant) {
         if self.lies {
-            let identity = Arc::new(Identity::from_seed(&self.identity_seed));
-            self.liar = Some(Liar::new(identity, self.config.network_id.clone(), seed, now));
+            self.liar = Some(Liar::new(self.identity.clone(), self.config.network_id.clone(), seed, now));
             self.boots += 1;
             return;
         }
@@ -190,7 +189,7 @@ impl Host {
             platform: "sim/sim".to_owned(),
             visitor: false,
         };
-        let identity = Arc::new(Identity::from_seed(&self.identity_seed));
+        let identity = self.identity.clone();
         let kept = Kept {
             ledger: self.disk.ledger.clone(),
             lease: self.disk.lease,
