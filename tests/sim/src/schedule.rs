@@ -223,6 +223,7 @@ fn plan(world: &mut World, nodes: usize, rng: &mut StdRng) -> Duration {
         }
     }
     let end = spread.max(length) + 12_000;
+    world.plan(millis(end), Action::Disarm);
     world.plan(millis(end), Action::Heal);
     for host in 0..nodes {
         world.plan(millis(end), Action::Boot(host));

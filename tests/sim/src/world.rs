@@ -33,6 +33,8 @@ pub enum Action {
     CutOffProposer { nth: u8 },
     /// All cuts are mended.
     Heal,
+    /// Faults that still wait for a write do not happen any more.
+    Disarm,
     /// A member sends everybody broken copies of what it could send.
     Garble(usize),
 }
@@ -352,6 +354,10 @@ impl World {
                     self.cuts.clear();
                 }
                 self.connect();
+            }
+            Action::Disarm => {
+                self.armed.clear();
+                self.cut_off_at.clear();
             }
             Action::Garble(host) => self.garble(host),
         }
