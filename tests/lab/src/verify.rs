@@ -52,7 +52,10 @@ const STEPS: &[Step] = &[
     Step { name: "build", check: Check::Cargo(&["build", "-q", "--workspace"]) },
     Step { name: "schema", check: Check::Schema },
     Step { name: "unit", check: Check::Cargo(&["test", "-q", "--workspace", "--lib", "--bins"]) },
-    Step { name: "sim", check: Check::Cargo(&["run", "-q", "-p", "sim", "--", "--schedules", "3000"]) },
+    Step {
+        name: "sim",
+        check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--schedules", "3000"]),
+    },
     Step { name: "cli", check: Check::Tests("cli") },
     Step { name: "mesh", check: Check::Tests("mesh") },
     Step {
