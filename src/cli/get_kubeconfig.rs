@@ -36,6 +36,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         None if args.merge => Some(usual_file().context("where is your kubeconfig? say it with --output")?),
         file => file,
     };
+    anyhow::ensure!(file.is_some() || !args.merge, "--merge needs a file to merge into, not stdout");
     let client = args.api.client()?;
     let text = block_on(client.kubeconfig(args.network_id.as_ref()))??;
     anyhow::ensure!(
@@ -43,7 +44,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         "the agent gave an empty kubeconfig; `c3os status` shows what the server does"
     );
     let Some(file) = file else {
-        anyhow::ensure!(!args.merge, "--merge needs a file to merge into, not stdout");
         io::stdout().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     };

@@ -93,11 +93,13 @@ async fn until_there(args: &Args, missing: &mut String) -> Result<(), ClientErro
                 Some(still) => *missing = still,
                 None => return Ok(()),
             },
-            Err(error @ (ClientError::NotRunning { .. } | ClientError::Answer { .. })) => {
-                *missing = format!("the agent: {error}");
-            }
-            // Nobody listens by that name, or we may not ask: no waiting mends that.
-            Err(error @ (ClientError::Refused(_) | ClientError::Address(_))) => return Err(error),
+            Err(error @ ClientError::Address(_)) => return Err(error),
+            // Before the agent is up something else may answer at its usual port, in its own way.
+            Err(
+                error @ (ClientError::NotRunning { .. }
+                | ClientError::Answer { .. }
+                | ClientError::Refused(_)),
+            ) => *missing = format!("the agent: {error}"),
         }
         tokio::time::sleep(PACE).await;
     }
