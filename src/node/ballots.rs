@@ -7,6 +7,7 @@ use std::{
 
 use super::{Settings, fact, members::Members};
 use crate::{
+    config::NetworkId,
     election::{Acceptor, Certificate, Held, Proposer, Register, View, VoterView},
     identity::NodeId,
     ledger::Ledger,
@@ -79,7 +80,13 @@ pub(super) fn view(
         certificates: certificates.of(ledger, &Certificate::key(network_id)),
         pinned: pinned.cloned(),
         discovery_exhausted,
-        amnesiac: ledger.amnesia(),
+        amnesiac: ledger.amnesia() || has_unreadable_vote(ledger, network_id),
         slowest_round_trip: Duration::ZERO,
     }
+}
+
+/// Our own vote is there and cannot be read: whoever goes on as if there were none may contradict it.
+fn has_unreadable_vote(ledger: &Ledger, network_id: &NetworkId) -> bool {
+    let vote = ledger.get(ledger.id(), &Acceptor::key(network_id));
+    vote.is_some_and(|entry| Held::<Acceptor>::read(entry, network_id).is_err())
 }

@@ -49,13 +49,19 @@ impl Settings {
             additional_servers: config.auto.additional_servers,
             external_datastore: config.auto.external_db.is_some(),
             pool,
-            frozen: config.frozen,
+            frozen: self.is_frozen(),
         }
     }
 
     /// Never votes: the configuration names a cluster to join, or was not understood.
     pub(super) fn abstains(&self) -> bool {
         self.config.join.is_some() || self.config.frozen
+    }
+
+    /// Something that decides roles was not understood, `c3os.join` included.
+    fn is_frozen(&self) -> bool {
+        let join = self.config.join.as_deref();
+        self.config.frozen || join.is_some_and(|id| id.parse::<ClusterId>().is_err())
     }
 
     pub(super) fn network_id(&self) -> &NetworkId {

@@ -328,7 +328,7 @@ impl Node {
         let network_id = &config.network_id;
         if let Some(applied) = &self.seen.applied {
             let applied = fact::Applied {
-                cluster_id: applied.cluster_id.clone(),
+                cluster_id: applied.cluster_id,
                 role: applied.role,
                 unit: self.seen.unit.as_ref().map(|(_, state)| state.clone()),
             };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     address,
-    election::{Conflict, FoundingStatus},
+    election::{Conflict, Founded, FoundingStatus},
     identity::NodeId,
 };
 
@@ -79,19 +79,44 @@ impl Node {
         let observing = FoundingStatus::Observing;
         let status = if self.settings.observes() { &observing } else { self.founding.status() };
         let pinned = self.pinned.as_ref().map(|certificate| certificate.cluster());
-        let conflicts = match status {
-            FoundingStatus::Pinned { others, .. } => others.iter().map(ToString::to_string).collect(),
-            FoundingStatus::Conflict(Conflict::Several(clusters)) => {
-                clusters.iter().map(ToString::to_string).collect()
-            }
-            _ => Vec::new(),
+        let others: &[Founded] = match status {
+            FoundingStatus::Pinned { others, .. } => others,
+            FoundingStatus::Conflict(Conflict::Several(clusters)) => clusters,
+            FoundingStatus::Joining { seen, .. } => seen,
+            FoundingStatus::Starting
+            | FoundingStatus::Observing
+            | FoundingStatus::Frozen
+            | FoundingStatus::WaitingForNodes { .. }
+            | FoundingStatus::WaitingForDiscovery
+            | FoundingStatus::Settling { .. }
+            | FoundingStatus::Following { .. }
+            | FoundingStatus::SeveralForcedMasters { .. }
+            | FoundingStatus::Bound { .. }
+            | FoundingStatus::Preparing { .. }
+            | FoundingStatus::Accepting { .. }
+            | FoundingStatus::Amnesiac
+            | FoundingStatus::Cloned
+            | FoundingStatus::Founded(_)
+            | FoundingStatus::Conflict(_) => &[],
         };
+        let conflicts = others.iter().map(ToString::to_string).collect();
         let state = match status {
             FoundingStatus::Observing => ClusterState::Observing,
             FoundingStatus::Pinned { others, .. } if others.is_empty() => ClusterState::Founded,
             FoundingStatus::Pinned { .. } | FoundingStatus::Conflict(_) => ClusterState::Conflict,
             FoundingStatus::Amnesiac | FoundingStatus::Cloned => ClusterState::Amnesiac,
-            _ => ClusterState::Founding,
+            FoundingStatus::Starting
+            | FoundingStatus::Frozen
+            | FoundingStatus::Joining { .. }
+            | FoundingStatus::WaitingForNodes { .. }
+            | FoundingStatus::WaitingForDiscovery
+            | FoundingStatus::Settling { .. }
+            | FoundingStatus::Following { .. }
+            | FoundingStatus::SeveralForcedMasters { .. }
+            | FoundingStatus::Bound { .. }
+            | FoundingStatus::Preparing { .. }
+            | FoundingStatus::Accepting { .. }
+            | FoundingStatus::Founded(_) => ClusterState::Founding,
         };
         // Before the first look at the ledger after a start, what is pinned is known already.
         let state =
@@ -112,21 +137,29 @@ impl Node {
         let mut problem = |severity, what: String, fix: &str| {
             problems.push(Problem { severity, what, fix: fix.to_owned() });
         };
-        match self.founding.status() {
-            FoundingStatus::Conflict(conflict) => {
-                problem(
-                    Severity::Error,
-                    conflict.to_string(),
-                    "decide which cluster this machine belongs to",
-                );
+        let status = self.founding.status();
+        match status {
+            FoundingStatus::Conflict(_) => {
+                problem(Severity::Error, status.to_string(), "decide which cluster this machine belongs to");
             }
-            status @ (FoundingStatus::Cloned | FoundingStatus::SeveralForcedMasters { .. }) => {
+            FoundingStatus::Cloned | FoundingStatus::SeveralForcedMasters { .. } | FoundingStatus::Frozen => {
                 problem(Severity::Error, status.to_string(), "the sentence names the key or file to change");
             }
-            status @ FoundingStatus::Amnesiac => {
+            FoundingStatus::Amnesiac => {
                 problem(Severity::Warning, status.to_string(), "nothing, if other machines are up");
             }
-            _ => {}
+            FoundingStatus::Starting
+            | FoundingStatus::Observing
+            | FoundingStatus::Joining { .. }
+            | FoundingStatus::WaitingForNodes { .. }
+            | FoundingStatus::WaitingForDiscovery
+            | FoundingStatus::Settling { .. }
+            | FoundingStatus::Following { .. }
+            | FoundingStatus::Bound { .. }
+            | FoundingStatus::Preparing { .. }
+            | FoundingStatus::Accepting { .. }
+            | FoundingStatus::Founded(_)
+            | FoundingStatus::Pinned { .. } => {}
         }
         if let Some(why) = &self.seen.not_applied {
             problem(
