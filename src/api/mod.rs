@@ -6,8 +6,6 @@
 //! ```
 //! Over TCP `Host` and `Origin` are checked, so that no web page reaches it through a browser.
 
-#![expect(clippy::disallowed_methods, reason = "an I/O room: limits on slow callers need the clock")]
-
 mod access;
 mod client;
 mod metrics;

@@ -124,7 +124,13 @@ impl Agent {
                     call.answer(Ok(Reply::Done));
                     break End::Reload;
                 }
-                woken => self.handle(woken, control).await,
+                Woken::Mesh(_)
+                | Woken::Data(_)
+                | Woken::Seen(_)
+                | Woken::Called(_)
+                | Woken::Time
+                | Woken::Watchdog
+                | Woken::LookAround => self.handle(woken, control).await,
             }
             // Whatever else has come meanwhile is handled before conclusions are drawn from half of it.
             for _ in 0..BUDGET {

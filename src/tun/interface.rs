@@ -144,9 +144,10 @@ impl<'a> Netlink<'a> {
         result.map_err(|error| TunError::Refused {
             name: self.name.to_owned(),
             action,
-            source: match error {
-                rtnetlink::Error::NetlinkError(message) => message.to_io(),
-                other => io::Error::other(other),
+            source: if let rtnetlink::Error::NetlinkError(message) = &error {
+                message.to_io()
+            } else {
+                io::Error::other(error)
             },
         })
     }
@@ -168,10 +169,14 @@ impl<'a> Netlink<'a> {
 
 fn address_of(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     let find = |local: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
-            _ => None,
+        message.attributes.iter().find_map(|attribute| {
+            if let AddressAttribute::Local(address) = attribute {
+                local.then_some(*address)
+            } else if let AddressAttribute::Address(address) = attribute {
+                (!local).then_some(*address)
+            } else {
+                None
+            }
         })
     };
     // On a point-to-point link "address" is the other end's.

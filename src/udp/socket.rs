@@ -58,9 +58,12 @@ impl Socket {
     /// # Errors
     /// [`UdpError`], with the fix.
     pub fn bind(port: u16) -> Result<Self, UdpError> {
-        let refused = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => UdpError::PortTaken(port),
-            _ => UdpError::Refused { port, source },
+        let refused = |source: io::Error| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                UdpError::PortTaken(port)
+            } else {
+                UdpError::Refused { port, source }
+            }
         };
         let (socket, dual) = match Self::bind_dual(port) {
             Ok(socket) => (socket, true),

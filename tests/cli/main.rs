@@ -2,6 +2,8 @@
 //!
 //! Data is on stdout and nothing else is; words are on stderr; 0 is done, 1 failed, 2 wrong usage.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a failed unwrap is a failed assertion")]
+
 use std::{
     io::{Read, Write},
     path::Path,
