@@ -56,6 +56,9 @@ fn host(number: u8, say: mpsc::Sender<(u8, Instant, MeshEvent)>) {
 }
 
 /// `unshare -rn mesh --ignored --nocapture two_hosts`, `mesh` being this binary.
+/// Which event a step waits for.
+type Wanted = fn(&MeshEvent) -> bool;
+
 #[test]
 #[ignore = "needs namespaces"]
 fn two_hosts_find_each_other_notice_a_cut_cable_and_meet_again() {
@@ -66,7 +69,7 @@ fn two_hosts_find_each_other_notice_a_cut_cable_and_meet_again() {
     for number in [1, 2] {
         host(number, say.clone());
     }
-    let mut both = |what: &str, since: Instant, wanted: fn(&MeshEvent) -> bool, at_most: u64| {
+    let both = |what: &str, since: Instant, wanted: Wanted, at_most: u64| {
         let mut waiting = vec![1, 2];
         while !waiting.is_empty() {
             let (number, at, event) = events.recv_timeout(Duration::from_secs(120)).expect("an event");
@@ -77,10 +80,8 @@ fn two_hosts_find_each_other_notice_a_cut_cable_and_meet_again() {
         }
         assert!(since.elapsed() < Duration::from_secs(at_most), "{what} took {:?}", since.elapsed());
     };
-    let (up, down): (fn(&MeshEvent) -> bool, fn(&MeshEvent) -> bool) = (
-        |event| matches!(event, MeshEvent::PeerUp { .. }),
-        |event| matches!(event, MeshEvent::PeerDown { .. }),
-    );
+    let up: Wanted = |event| matches!(event, MeshEvent::PeerUp { .. });
+    let down: Wanted = |event| matches!(event, MeshEvent::PeerDown { .. });
     both("finding", start, up, 3);
     // The bridge's side: no host sees its own cable go.
     ip("link set port1 nomaster");
