@@ -123,7 +123,7 @@ pub fn up(dir: &LabDir, wish: &Wish) -> Result<Spec> {
 }
 
 /// Adds lines to the `c3os:` block.
-fn with_settings(config: &str, settings: &[&str]) -> Result<String> {
+pub fn with_settings(config: &str, settings: &[&str]) -> Result<String> {
     let block = "c3os:\n";
     let at = config.find(block).context("c3os create-config wrote no line `c3os:`")? + block.len();
     let lines: String = settings.iter().map(|line| format!("  {line}\n")).collect();

@@ -154,11 +154,10 @@ impl Status {
         self.members.iter().filter(|member| member.live && member.id != self.id).count()
     }
 
-    /// How often something was refused or dropped, over all counters whose name has one of `words`.
-    pub fn counted(&self, words: &[&str]) -> u64 {
-        let matching =
-            |(name, count): (&String, &u64)| words.iter().any(|word| name.contains(word)).then_some(*count);
-        self.counters.iter().filter_map(matching).sum()
+    /// How often something was refused or dropped, over all counters whose name begins so.
+    pub fn counted(&self, beginnings: &[&str]) -> u64 {
+        let counts = |name: &str| beginnings.iter().any(|beginning| name.starts_with(beginning));
+        self.counters.iter().filter(|(name, _)| counts(name)).map(|(_, count)| count).sum()
     }
 }
 
@@ -174,12 +173,12 @@ mod tests {
             "members":[{"id":"12D3a","name":"n1","live":true,"role":"master","ipv4":"10.1.0.9"},
                 {"id":"12D3b","name":"n2","live":true,"role":"worker","ipv4":null}],
             "problems":[{"severity":"warning","what":"no k3s","fix":"install it"}],
-            "counters":{"mesh.refused_token":2,"tunnel.garbage":1}}"#;
+            "counters":{"mesh.refused.other_token":2,"mesh.requests_refused":4,"data.short":1}}"#;
         let status = Status::parse(text).unwrap();
         assert!(status.settled());
         assert_eq!(status.live_others(), 1);
         assert_eq!(status.problems, ["no k3s; install it"]);
-        assert_eq!(status.counted(&["refused"]), 2);
+        assert_eq!(status.counted(&["mesh.refused."]), 2);
         assert_eq!(Status::parse("{}").unwrap_err().to_string(), "status has no node.id");
     }
 }

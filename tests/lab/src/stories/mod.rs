@@ -94,7 +94,8 @@ pub struct Options {
 
 /// Tells the story called `name`, or `all` of them; gives the exit code.
 pub fn run(dir: &Path, name: &str, options: &Options) -> Result<i32> {
-    let stories: Vec<_> = STORIES.iter().filter(|story| (name == "all" && !story.apart) || story.name == name).collect();
+    let stories: Vec<_> =
+        STORIES.iter().filter(|story| (name == "all" && !story.apart) || story.name == name).collect();
     if stories.is_empty() {
         let names: Vec<_> = STORIES.iter().map(|story| story.name).collect();
         bail!("there is no story {name}; there is all, or one of\n  {}", names.join("\n  "));
