@@ -142,16 +142,27 @@ impl Tunnel {
     /// All peers there are. Peers that are not among them lose their sessions.
     pub fn handle_routes(&mut self, routes: Vec<PeerRoute>, _now: Instant) {
         let mut old = std::mem::take(&mut self.peers);
+        let mut changed = false;
+        self.out.overlay.clear();
         for route in routes.into_iter().filter(|route| route.id != self.settings.me) {
-            let mut peer = old.remove(&route.id).unwrap_or_else(|| Peer::new(route.id));
+            let mut peer = old.remove(&route.id).unwrap_or_else(|| {
+                changed = true;
+                Peer::new(route.id)
+            });
+            changed |= (&peer.addresses, &peer.networks) != (&route.addresses, &route.networks);
             (peer.addresses, peer.networks, peer.candidates) =
                 (route.addresses, route.networks, route.candidates);
+            self.out.overlay.extend(&peer.addresses);
             self.peers.insert(route.id, peer);
         }
+        for peer in self.peers.values_mut() {
+            peer.try_candidates(&self.out);
+        }
+        changed |= !old.is_empty();
         for mut gone in old.into_values() {
             gone.close(&mut self.out);
         }
-        self.out.table_changed = true;
+        self.out.table_changed |= changed;
     }
 
     /// Forgets one peer and its sessions at once.
@@ -221,10 +232,14 @@ impl Tunnel {
             Message::Rekey(request) => {
                 let answer = match peer.answer_again(&request) {
                     Some(answer) => answer,
+                    None if peer.was_just_asked(now) => {
+                        self.out.counters.add(DropReason::BadControl);
+                        return;
+                    }
                     None => self.handle_request(id, &request, now),
                 };
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.remember_answer(&request, &answer);
+                    peer.remember_answer(&request, &answer, now);
                     peer.send(session, &Message::RekeyAnswer(answer), from, &mut self.out);
                 }
             }

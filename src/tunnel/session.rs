@@ -1,7 +1,7 @@
 //! A session: the keys of both directions with one peer, and the few flags by which the fast threads and the control
 //! thread talk about it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::{
     DropReason,
@@ -15,6 +15,9 @@ use crate::identity::NodeId;
 pub(super) const REKEY_AFTER_DATAGRAMS: u64 = 1 << 26;
 /// No queue ever seals more than this with one key.
 pub(super) const DATAGRAM_LIMIT: u64 = 1 << 32;
+
+/// Control datagrams of one session that may wait at once.
+const MAX_CONTROLS: u32 = 32;
 
 /// Keys, counters and windows shared with one peer. It has no `Clone`: threads share it by reference.
 pub struct Session {
@@ -31,6 +34,8 @@ pub struct Session {
     attention: AtomicBool,
     /// The control thread was told of a new source address and has not decided yet.
     moved: AtomicBool,
+    /// Control datagrams on their way to the control thread.
+    controls: AtomicU32,
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -68,6 +73,7 @@ impl Session {
             confirmed: AtomicBool::new(false),
             attention: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            controls: AtomicU32::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         }
@@ -123,6 +129,21 @@ impl Session {
         self.moved.store(false, Ordering::Relaxed);
     }
 
+    /// Whether one more control datagram may wait for the control thread: one peer cannot fill its channel. Each that was
+    /// let in is to be given back by [`Session::control_done`].
+    pub fn take_control(&self) -> bool {
+        let few = self.controls.fetch_add(1, Ordering::Relaxed) < MAX_CONTROLS;
+        if !few {
+            self.control_done();
+        }
+        few
+    }
+
+    /// A control datagram was dealt with, or dropped.
+    pub fn control_done(&self) {
+        self.controls.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Seals a data datagram in place; `datagram` has `HEADER` bytes of room before and `TAG` bytes after the
     /// plaintext (meta and packet).
     ///
@@ -167,6 +188,17 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_session_gets_a_bounded_share_of_the_control_thread() {
+        let id = NodeId::from_bytes([1; 32]);
+        let (a, b) = (SessionId::from_bits(1), SessionId::from_bits(2));
+        let session = Session::new(id, a, b, Aead::ChaCha20Poly1305, (&[1; 32], &[2; 32]), 1, true);
+        assert_eq!((0..100).filter(|_| session.take_control()).count(), MAX_CONTROLS as usize);
+        session.control_done();
+        assert!(session.take_control());
+        assert!(!session.take_control());
+    }
 
     #[test]
     fn attention_is_given_once_per_asking() {

@@ -485,3 +485,52 @@ fn hostile_datagrams_are_counted_dropped_and_disturb_nothing() {
     world.run(1000 * MS);
     assert_eq!(world.delivered(1), [b"still here"]);
 }
+
+#[test]
+fn a_member_that_asks_for_sessions_without_end_gets_one_per_second() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let session = Arc::clone(&world.nodes[0].table.peers[0].sending.as_ref().expect("connected").session);
+    let (a, b) = (world.nodes[0].address, world.nodes[1].address);
+    for i in 0..1000u32 {
+        let request = [&[3], i.to_be_bytes().as_slice()].concat();
+        let datagram = session.seal(Kind::Control, 0, &request).expect("below the limit");
+        world.receive(a, b, datagram);
+    }
+    assert!(world.nodes[1].counters.get(DropReason::BadControl) >= 998);
+    world.run(1000 * MS);
+    world.send(0, 1, b"y");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"x", b"y"]);
+}
+
+#[test]
+fn an_overlay_address_is_never_the_way_to_a_peer() {
+    let mut world = World::new(2);
+    let overlay = world.nodes[1].overlay;
+    let underlay = world.nodes[1].address.ip();
+    world.nodes[1].tunnel.handle_addresses(vec![overlay, underlay]);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"x"]);
+    assert!(world.nodes[0].table.peers[0].paths.iter().all(|path| *path != Path::Direct(overlay)));
+    assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(world.nodes[1].address));
+}
+
+#[test]
+fn the_same_routes_again_change_nothing() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let route = |node: &Node| PeerRoute {
+        id: node.id,
+        addresses: vec![node.overlay],
+        networks: Vec::new(),
+        candidates: vec![node.address.ip()],
+    };
+    let routes: Vec<PeerRoute> = world.nodes.iter().map(route).collect();
+    let now = world.now;
+    world.nodes[0].tunnel.handle_routes(routes, now);
+    assert!(world.nodes[0].tunnel.poll_table().is_none());
+}

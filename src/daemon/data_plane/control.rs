@@ -120,6 +120,7 @@ impl Control<'_> {
             Input::Confirmed { session, from } => self.tunnel.handle_confirmed(session.local(), from, now),
             Input::Moved { session, from } => self.tunnel.handle_moved(&session, from, now),
             Input::Control { session, from, plaintext } => {
+                session.control_done();
                 self.tunnel.handle_control(&session, from, &plaintext, now);
             }
             Input::Failed(reason) => {
@@ -171,11 +172,11 @@ impl Control<'_> {
                     }
                 }
                 TunnelEvent::Connected { peer, endpoint } => {
-                    tracing::info!(target: "c3os::_events::data_path_up", %peer, %endpoint);
+                    tracing::debug!(%peer, %endpoint, "data path up");
                     self.tell(DataPlaneEvent::Connected { peer, endpoint });
                 }
                 TunnelEvent::Lost { peer, reason } => {
-                    tracing::info!(target: "c3os::_events::data_path_down", %peer, reason);
+                    tracing::debug!(%peer, reason, "data path down");
                     self.tell(DataPlaneEvent::Lost { peer, reason });
                 }
             }

@@ -182,9 +182,13 @@ impl<D: Device> Worker<D> {
                     }
                 }
                 Content::Control(plaintext) => {
-                    let session = Arc::clone(inbound.session);
-                    let plaintext = plaintext.to_vec();
-                    self.tell(Input::Control { session, from, plaintext }, DropReason::ControlFull);
+                    if inbound.session.take_control() {
+                        let session = Arc::clone(inbound.session);
+                        let plaintext = plaintext.to_vec();
+                        self.tell(Input::Control { session, from, plaintext }, DropReason::ControlFull);
+                    } else {
+                        self.count(DropReason::ControlFull);
+                    }
                 }
                 Content::Refused(reason) => self.count(reason),
             }
@@ -207,8 +211,11 @@ impl<D: Device> Worker<D> {
             self.count(otherwise);
             let (std::sync::mpsc::TrySendError::Full(input)
             | std::sync::mpsc::TrySendError::Disconnected(input)) = refused;
-            if let Input::Moved { session, .. } = input {
-                session.settle();
+            #[expect(clippy::wildcard_enum_match_arm, reason = "no other word holds a place")]
+            match input {
+                Input::Moved { session, .. } => session.settle(),
+                Input::Control { session, .. } => session.control_done(),
+                _ => {}
             }
         }
     }

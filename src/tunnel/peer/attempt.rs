@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{KEEP_NEXT, News, Output, Peer, rekey_age};
+use super::{Answered, KEEP_NEXT, News, Output, Peer, rekey_age};
 use crate::tunnel::{
     handshake::{HandshakeError, Initiator, Offer},
     message::Message,
@@ -101,7 +101,7 @@ impl Peer {
     ) -> Result<(), HandshakeError> {
         let Some(attempt) = self.take_attempt(ticket) else { return Ok(()) };
         let (session, offer) = attempt.initiator.finish(answer).inspect_err(|_| self.back_off(now, out))?;
-        self.tell_paths(&offer);
+        self.tell_paths(&offer, out);
         self.establish(Arc::new(session), now, out);
         Ok(())
     }
@@ -124,17 +124,31 @@ impl Peer {
         out: &mut Output,
     ) {
         self.attempt = None;
-        self.tell_paths(offer);
+        self.tell_paths(offer, out);
         self.next = Some((Arc::new(session), now + KEEP_NEXT));
         out.table_changed = true;
     }
 
+    /// The answer given to the very same request: it got lost.
     pub(in crate::tunnel) fn answer_again(&self, request: &[u8]) -> Option<Vec<u8>> {
-        self.answered.as_ref().filter(|(known, _)| known == request).map(|(_, answer)| answer.clone())
+        self.answered
+            .as_ref()
+            .filter(|answered| answered.request == request)
+            .map(|answered| answered.answer.clone())
     }
 
-    pub(in crate::tunnel) fn remember_answer(&mut self, request: &[u8], answer: &[u8]) {
-        self.answered = Some((request.to_vec(), answer.to_vec()));
+    /// Whether the peer asks for sessions faster than anybody honest does: each costs us a key agreement.
+    pub(in crate::tunnel) fn was_just_asked(&self, now: Instant) -> bool {
+        self.answered.as_ref().is_some_and(|answered| now < answered.at + RESEND)
+    }
+
+    pub(in crate::tunnel) fn remember_answer(&mut self, request: &[u8], answer: &[u8], now: Instant) {
+        let at = self
+            .answered
+            .as_ref()
+            .filter(|answered| answered.request == request)
+            .map_or(now, |known| known.at);
+        self.answered = Some(Answered { request: request.to_vec(), answer: answer.to_vec(), at });
     }
 
     pub(super) fn back_off(&mut self, now: Instant, out: &mut Output) {

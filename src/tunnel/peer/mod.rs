@@ -16,7 +16,7 @@ mod attempt;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -62,6 +62,8 @@ pub(super) struct Output {
     pub(super) table_changed: bool,
     pub(super) counters: Arc<Counters>,
     pub(super) next_probe: u64,
+    /// Overlay addresses: never the way to a peer, or the tunnel would run through itself.
+    pub(super) overlay: BTreeSet<IpAddr>,
 }
 
 /// What a peer tells the outside.
@@ -72,6 +74,13 @@ pub(super) enum News {
     Connected(NodeId, Path),
     /// The session is gone and nothing flows.
     Lost(NodeId, &'static str),
+}
+
+/// A handshake that came in a datagram.
+struct Answered {
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    at: Instant,
 }
 
 struct Established {
@@ -94,7 +103,7 @@ pub(super) struct Peer {
     next: Option<(Arc<Session>, Instant)>,
     previous: Option<(Arc<Session>, Instant)>,
     /// The last handshake that came in a datagram and its answer, for repetitions.
-    answered: Option<(Vec<u8>, Vec<u8>)>,
+    answered: Option<Answered>,
     /// When the next round of probes goes out, and how many rounds are left.
     search: Option<(Instant, u8)>,
     watch: Option<Watch>,
@@ -246,9 +255,18 @@ impl Peer {
         self.current.as_ref().is_some_and(|e| Arc::ptr_eq(&e.session, session))
     }
 
-    fn tell_paths(&mut self, offer: &Offer) {
-        let ours = self.candidates.iter().copied();
-        self.paths.update(offer.ports(), offer.addresses().iter().copied().chain(ours));
+    fn tell_paths(&mut self, offer: &Offer, out: &Output) {
+        let told = offer.addresses().iter().copied();
+        self.paths.update(offer.ports(), told.filter(|address| !out.overlay.contains(address)));
+        self.try_candidates(out);
+    }
+
+    /// The addresses that the control plane knows are tried like those that the peer told.
+    pub(super) fn try_candidates(&mut self, out: &Output) {
+        if !self.paths.ports().is_empty() {
+            let known = self.candidates.iter().filter(|address| !out.overlay.contains(address));
+            known.for_each(|address| self.paths.add(Path::Direct(*address)));
+        }
     }
 
     /// `session` becomes the one that is sent with.
@@ -260,7 +278,6 @@ impl Peer {
         self.backoff = BACKOFF.0;
         self.not_before = None;
         self.last_handshake = Some(now);
-        self.answered = None;
         self.probes.retain(|_, probe| probe.ping.is_some());
         self.start_watch(now, WATCH, 0);
         out.table_changed = true;
