@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{AddressError, Claim, Pool, candidate, pool::rank};
+use super::{AddressError, Claim, LeaseEvent, Pool, Standing, candidate, rivals::Rivals};
 use crate::{identity::NodeId, token::MeshId};
 
 /// How long a claim has to stand unbeaten before it is confirmed.
@@ -48,97 +48,6 @@ pub struct Lease {
     pub frozen: bool,
 }
 
-/// How firmly an address is held, weakest first: of two holders the firmer keeps it, of two equally firm ones the
-/// one with the lower `sha256(address, id)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    /// Drawn a moment ago.
-    Claimed,
-    /// Stood unbeaten for [`STILL_TIME`].
-    Confirmed,
-    /// Its holder will not move by itself: fixed in its configuration, or frozen.
-    Firm,
-    /// Assigned with a role by the lead.
-    Assigned,
-}
-
-/// Something worth telling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseEvent {
-    /// The address stood unbeaten and stays.
-    Confirmed {
-        /// The address.
-        address: Ipv4Addr,
-    },
-    /// Another node keeps the address that we claimed; we moved.
-    Lost {
-        /// The address that is no longer ours.
-        address: Ipv4Addr,
-        /// Who keeps it.
-        to: NodeId,
-        /// What we have now; none: the pool is full.
-        next: Option<Ipv4Addr>,
-    },
-    /// The address was assigned with a role, and never changes again.
-    Frozen {
-        /// The address.
-        address: Ipv4Addr,
-        /// What we had before, if it was another.
-        before: Option<Ipv4Addr>,
-    },
-    /// Loud: `vpn.address` is kept by another node; a drawn address is used instead.
-    FixedLost {
-        /// What the configuration says.
-        fixed: Ipv4Addr,
-        /// Who keeps it.
-        to: NodeId,
-    },
-    /// Loud: `vpn.address` is not what was assigned with the role; the assigned one is used.
-    FixedOverruled {
-        /// What the configuration says.
-        fixed: Ipv4Addr,
-        /// What is used.
-        assigned: Ipv4Addr,
-    },
-    /// Loud: another node insists on our frozen address. Neither moves; traffic to it is not reliable.
-    Clash {
-        /// The address.
-        address: Ipv4Addr,
-        /// The other node.
-        with: NodeId,
-    },
-    /// Loud: a lead assigned another address than the frozen one, which stays.
-    AssignedElsewhere {
-        /// What is used.
-        frozen: Ipv4Addr,
-        /// What was assigned.
-        assigned: Ipv4Addr,
-    },
-    /// Loud: a lead assigned an address outside `vpn.subnet`, so machines disagree about that setting. It is not used.
-    AssignedOutside {
-        /// What was assigned.
-        assigned: Ipv4Addr,
-    },
-    /// Loud: every address of the pool is taken; there is none until one is given up.
-    Exhausted,
-}
-
-impl LeaseEvent {
-    /// Whether somebody should be woken: an ERROR or WARN rather than an INFO.
-    #[must_use]
-    pub fn is_loud(&self) -> bool {
-        match self {
-            Self::Confirmed { .. } | Self::Lost { .. } | Self::Frozen { .. } => false,
-            Self::FixedLost { .. }
-            | Self::FixedOverruled { .. }
-            | Self::Clash { .. }
-            | Self::AssignedElsewhere { .. }
-            | Self::AssignedOutside { .. }
-            | Self::Exhausted => true,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 enum State {
     Claimed { v4: Ipv4Addr, attempt: u32, still_at: Instant },
@@ -163,12 +72,6 @@ enum Told {
     Clash(NodeId),
     Elsewhere(Ipv4Addr),
     Outside(Ipv4Addr),
-}
-
-/// Who holds what, other than ourselves.
-struct Rivals {
-    me: NodeId,
-    holders: BTreeMap<Ipv4Addr, BTreeMap<NodeId, Standing>>,
 }
 
 impl AddressLease {
@@ -379,36 +282,5 @@ impl AddressLease {
                 self.events.push_back(LeaseEvent::Exhausted);
             }
         }
-    }
-}
-
-impl Rivals {
-    fn new(me: NodeId, claims: &BTreeMap<NodeId, Claim>, assignments: &BTreeMap<NodeId, Ipv4Addr>) -> Self {
-        let mut holders: BTreeMap<Ipv4Addr, BTreeMap<NodeId, Standing>> = BTreeMap::new();
-        let claimed = claims.iter().map(|(id, claim)| {
-            let standing = match claim {
-                Claim { firm: true, .. } => Standing::Firm,
-                Claim { confirmed: true, .. } => Standing::Confirmed,
-                Claim { .. } => Standing::Claimed,
-            };
-            (*id, claim.v4, standing)
-        });
-        let assigned = assignments.iter().map(|(id, v4)| (*id, *v4, Standing::Assigned));
-        // An assignment comes after, and over, what its holder claims.
-        for (id, v4, standing) in claimed.chain(assigned).filter(|(id, ..)| *id != me) {
-            holders.entry(v4).or_default().insert(id, standing);
-        }
-        Self { me, holders }
-    }
-
-    fn at(&self, v4: Ipv4Addr) -> impl Iterator<Item = (NodeId, Standing)> + '_ {
-        self.holders.get(&v4).into_iter().flatten().map(|(id, standing)| (*id, *standing))
-    }
-
-    /// The strongest of those who would keep `v4` if we held it with `standing`.
-    fn winner(&self, v4: Ipv4Addr, standing: Standing) -> Option<NodeId> {
-        let strength = |id: NodeId, standing: Standing| (standing, std::cmp::Reverse(rank(v4, id)));
-        let (strongest, id) = self.at(v4).map(|(id, standing)| (strength(id, standing), id)).max()?;
-        (strongest > strength(self.me, standing)).then_some(id)
     }
 }

@@ -14,18 +14,22 @@
 //! two equally firm the one with the lower `sha256(address, id)`: every node comes to the same verdict from the same
 //! facts, in whatever order it hears them. IPv6 needs no agreement: see [`ula`].
 
+mod event;
 mod lease;
 mod overlap;
 mod pool;
+mod rivals;
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub use lease::{AddressLease, Lease, LeaseEvent, LeaseSettings, STILL_TIME, Standing};
+pub use event::LeaseEvent;
+pub use lease::{AddressLease, Lease, LeaseSettings, STILL_TIME};
 pub use overlap::{LocalNet, Overlap, overlap};
 pub use pool::{Drawer, Pool, candidate, ula, ula_prefix};
+pub use rivals::Standing;
 
 /// What a member says about its address: the value of its ledger key `address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
