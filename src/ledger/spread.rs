@@ -221,7 +221,10 @@ impl Spread {
         if self.wanted.len() < asked {
             for neighbour in self.neighbours.values_mut() {
                 neighbour.told = None;
+                let awaited = neighbour.awaited.len();
                 neighbour.awaited.retain(|author| self.wanted.contains_key(author));
+                // What it has and we asked for did not come: nothing was exchanged until it is compared with anew.
+                neighbour.compared &= neighbour.awaited.len() == awaited;
             }
             self.compare_soon(now);
         }
