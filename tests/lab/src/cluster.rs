@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::dir::LabDir;
 use crate::lab::{self, Wish};
-use crate::product::Status;
+use crate::product::{self, Status};
 
 /// Machines that can be switched, cut off and asked.
 pub trait Cluster {
@@ -220,7 +220,7 @@ impl InLab {
     }
 
     fn ours(&self, words: &[&str]) -> Result<Command> {
-        let mut command = Command::new(std::env::current_exe().context("our own program")?);
+        let mut command = Command::new(product::ours()?);
         let (verb, rest) = words.split_first().context("no verb")?;
         command.arg(verb).arg("--dir").arg(self.dir.path()).args(rest).stdin(Stdio::null());
         Ok(command)

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 use crate::dir::{Init, LabDir};
+use crate::product;
 use crate::root::{copy_tree, make_dir, make_link};
 use crate::tools::{self, Runner};
 
@@ -44,7 +45,7 @@ pub fn build(lab: &LabDir, init: Init, binary: &Path, runner: &Runner) -> Result
     program(binary, &usr.join("bin/c3os"))?;
     match &runner.program {
         Some((path, name)) => program(path, &usr.join("bin").join(name))?,
-        None => program(&std::env::current_exe().context("our own program")?, &usr.join("libexec/lab/lab"))?,
+        None => program(&product::ours()?, &usr.join("libexec/lab/lab"))?,
     }
     Ok(())
 }

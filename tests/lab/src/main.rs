@@ -215,7 +215,7 @@ fn dir_or(args: &Args, name: &str) -> Result<PathBuf> {
 
 /// Cargo's target directory: our program lies in `target/PROFILE/`.
 fn target_dir() -> Result<PathBuf> {
-    let ours = std::env::current_exe()?;
+    let ours = product::ours()?;
     let target = ours.parent().and_then(Path::parent);
     Ok(target.map_or_else(|| product::tree().join("target"), Path::to_path_buf))
 }

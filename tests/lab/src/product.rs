@@ -11,6 +11,13 @@ use serde_json::Value;
 
 use crate::require::BUILT;
 
+/// Our own program. A build of the workspace may have put a new one in its place while we run.
+pub fn ours() -> Result<PathBuf> {
+    let path = env::current_exe().context("our own program")?;
+    let text = path.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map(PathBuf::from).unwrap_or(path))
+}
+
 /// The top of the source tree.
 pub fn tree() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -23,8 +30,7 @@ pub fn binary(given: Option<&str>) -> Result<PathBuf> {
         ensure!(path.is_file(), "--binary {}: there is no such file", path.display());
         return Ok(path);
     }
-    let ours = env::current_exe().context("our own program")?;
-    let binary = ours.with_file_name("c3os");
+    let binary = ours()?.with_file_name("c3os");
     if env::var_os(BUILT).is_none() {
         let status = cargo()
             .args(["build", "--bin", "c3os"])

@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
 use crate::dir::Init;
+use crate::product;
 use crate::sys::{Side, fork_into, run_child, wait_child};
 use crate::tools::{on_path, quiet};
 
@@ -54,7 +55,7 @@ pub fn rights(init: Init) -> Result<Rights> {
             again.arg(format!("{name}={value}"));
         }
     }
-    again.arg(std::env::current_exe().context("our own program")?).args(std::env::args_os().skip(1));
+    again.arg(product::ours()?).args(std::env::args_os().skip(1));
     Err(again.exec()).context("starting sudo")
 }
 

@@ -153,7 +153,7 @@ fn check(step: &Step, log: &Path, signals: &Signals) -> Result<Verdict> {
             command
         }
         Check::Lab(args) => {
-            let mut command = Command::new(std::env::current_exe().context("our own program")?);
+            let mut command = Command::new(product::ours()?);
             command.args(args);
             command
         }
