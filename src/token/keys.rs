@@ -110,15 +110,15 @@ impl NetworkKeys {
     ///
     /// `utc_day` counts days since 1970-01-01 UTC; clocks differ, so look for yesterday's, today's and tomorrow's.
     pub fn rendezvous(&self, utc_day: u64) -> [u8; 32] {
-        of_day(&self.rendezvous, utc_day)
+        numbered(&self.rendezvous, utc_day)
     }
 
-    /// What members of this mesh call themselves in multicast DNS on one day: 32 hexadecimal digits, one DNS label.
-    /// It says nothing about the token, and no two days' names can be linked.
+    /// What members of this mesh are called in one question of multicast DNS: 32 hexadecimal digits, one DNS label.
+    /// It says nothing about the token, and the names of two questions cannot be linked.
     ///
-    /// `utc_day` as in [`NetworkKeys::rendezvous`].
-    pub fn mdns_name(&self, utc_day: u64) -> String {
-        hex(&of_day(&self.mdns, utc_day)[..16])
+    /// `salt` is the question's random number, which travels beside the name: no clock is needed.
+    pub fn mdns_name(&self, salt: u64) -> String {
+        hex(&numbered(&self.mdns, salt)[..16])
     }
 }
 
@@ -175,10 +175,11 @@ fn expand<const N: usize>(source: &Hkdf<Sha256>, info: &str) -> [u8; N] {
     out
 }
 
-fn of_day(key: &[u8; 32], utc_day: u64) -> [u8; 32] {
+/// One of many values of a key, that nobody without the key can link to another.
+fn numbered(key: &[u8; 32], number: u64) -> [u8; 32] {
     let mut out = [0; 32];
     Hkdf::<Sha256>::new(None, key)
-        .expand_multi_info(&[b"c3os day v1", &utc_day.to_be_bytes()], &mut out)
+        .expand_multi_info(&[b"c3os day v1", &number.to_be_bytes()], &mut out)
         .expect("a key is within HKDF's limit");
     out
 }

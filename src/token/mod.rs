@@ -1,7 +1,7 @@
 //! The network token: one text, shared by all machines, that makes them one mesh.
 //!
 //! ```text
-//! what was pasted --text--> YAML --document--> fields --keys (HKDF)--> mesh id, admission key, data PSK, names of the day
+//! what was pasted --text--> YAML --document--> fields --keys (HKDF)--> mesh id, admission key, data PSK, names
 //! ```
 //!
 //! All three generations of the original's tokens are taken, as seed material only. A token is the right to ask for
