@@ -14,6 +14,7 @@ mod cluster;
 mod commands;
 mod demo;
 mod dir;
+mod evidence;
 mod fixture;
 mod ground;
 mod host;
@@ -54,7 +55,7 @@ Boots several c3os machines on this one, each with a network, processes and file
   cargo lab down
   cargo lab story NAME [--init ..] [--seed N]     what an operator would do, and what has to come of it; or `all`
   cargo demo [--once] [--output json] [--init ..] three machines become a cluster
-  cargo verify [--only CHECK | --full --part NAME]
+  cargo verify [--only CHECK | --full [--part NAME]]
 
 Hosts are n1, n2, ... at 10.77.0.1, 10.77.0.2, ... Everything lies in target/lab, or where --dir says.
   --bare    the agent alone, without stages and service manager   --off     lay everything out, boot nothing
@@ -165,8 +166,8 @@ fn run(words: &[String]) -> Result<i32> {
         "verify" => {
             let args = parse(&["only", "part"], &["full"])?;
             let [] = args.words([])?;
-            verify::options(args.has("full"), args.text("part"))?;
-            verify::run(&target_dir()?, args.text("only"), args.text("part"))
+            let wanted = verify::Wanted::new(args.has("full"), args.text("only"), args.text("part"))?;
+            verify::run(&target_dir()?, wanted)
         }
         "stage-commands" => commands::run(words),
         "help" | "--help" | "-h" => {

@@ -43,6 +43,17 @@ pub fn binary(given: Option<&str>) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// The program as it is released, built now.
+pub fn released() -> Result<PathBuf> {
+    let status =
+        cargo().args(["build", "-q", "--release", "--bin", "c3os"]).status().context("starting cargo")?;
+    ensure!(status.success(), "the product does not build as a release");
+    let ours = ours()?;
+    let target =
+        ours.parent().and_then(Path::parent).context("our own program lies in no target directory")?;
+    Ok(target.join("release/c3os"))
+}
+
 /// Cargo in the source tree; the one that runs us, if one does.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

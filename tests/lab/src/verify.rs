@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::run::{End, Signals};
-use crate::{product, tools};
+use crate::{evidence, product, tools};
 
 /// One check.
 struct Step {
@@ -28,6 +28,8 @@ enum Check {
     Script(&'static str),
     /// This very program.
     Lab(&'static [&'static str]),
+    /// This very program, about the product as it is released.
+    LabReleased(&'static [&'static str]),
     /// cargo-deny, where it can be had.
     Deny,
     /// The schema in the tree is the one that the types give.
@@ -82,12 +84,19 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// What `--full --part NAME` runs, before an issue is closed: too long for every time.
-const PARTS: &[Step] =
-    &[Step { name: "idle", check: Check::Lab(&["story", "an-idle-mesh-costs-little", "--real-runner"]) }];
+/// What `--full` runs, all or the one of `--part NAME`: too long for every time. Each leaves its evidence.
+const PARTS: &[Step] = &[
+    Step {
+        name: "idle",
+        check: Check::LabReleased(&["story", "an-idle-mesh-costs-little", "--real-runner"]),
+    },
+    Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
+];
 
 /// No single check may take longer: a hang must not eat the time of all others.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The same for a part.
+const PART_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 /// Lines of a failed check's output that are shown.
 const TAIL: usize = 60;
 
@@ -103,9 +112,29 @@ struct Row {
     verdict: Verdict,
 }
 
-/// Runs all checks, or the one called `only`; gives the exit code.
-pub fn run(target: &Path, only: Option<&str>, part: Option<&str>) -> Result<i32> {
-    let steps = chosen(only, part)?;
+/// Which checks.
+#[derive(Clone, Copy)]
+pub enum Wanted<'a> {
+    /// Those of every change, or the one of this name.
+    Always(Option<&'a str>),
+    /// The parts that take long, or the one of this name.
+    Full(Option<&'a str>),
+}
+
+impl<'a> Wanted<'a> {
+    /// As the flags say: `--only NAME`, or `--full [--part NAME]`.
+    pub fn new(full: bool, only: Option<&'a str>, part: Option<&'a str>) -> Result<Self> {
+        match (full, only, part) {
+            (true, None, part) => Ok(Self::Full(part)),
+            (false, only, None) => Ok(Self::Always(only)),
+            _ => bail!("use --only NAME for one check, or --full with or without --part NAME"),
+        }
+    }
+}
+
+/// Runs the checks; gives the exit code.
+pub fn run(target: &Path, wanted: Wanted<'_>) -> Result<i32> {
+    let steps = chosen(wanted)?;
     let logs = target.join("verify");
     fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
     let signals = Signals::hold()?;
@@ -115,9 +144,17 @@ pub fn run(target: &Path, only: Option<&str>, part: Option<&str>) -> Result<i32>
         println!("== {} ...", step.name);
         let start = Instant::now();
         let log = logs.join(format!("{}.log", step.name));
-        let verdict = check(step, &log, &signals)?;
+        let limit = match wanted {
+            Wanted::Always(_) => LIMIT,
+            Wanted::Full(_) => PART_LIMIT,
+        };
+        let verdict = check(step, &log, &signals, limit)?;
         let row = Row { name: step.name, seconds: start.elapsed().as_secs_f64(), verdict };
         tell(&row, &log);
+        if let (Wanted::Full(_), Verdict::Passed | Verdict::Failed(_)) = (wanted, &row.verdict) {
+            let passed = matches!(row.verdict, Verdict::Passed);
+            evidence::keep(row.name, passed, row.seconds, &fs::read_to_string(&log).unwrap_or_default())?;
+        }
         rows.push(row);
     }
     println!();
@@ -129,16 +166,19 @@ pub fn run(target: &Path, only: Option<&str>, part: Option<&str>) -> Result<i32>
     Ok(i32::from(rows.iter().any(|row| matches!(row.verdict, Verdict::Failed(_)))))
 }
 
-fn chosen(only: Option<&str>, part: Option<&str>) -> Result<Vec<&'static Step>> {
-    let table = if part.is_some() { PARTS } else { STEPS };
-    let Some(name) = part.or(only) else { return Ok(table.iter().collect()) };
+fn chosen(wanted: Wanted<'_>) -> Result<Vec<&'static Step>> {
+    let (table, name) = match wanted {
+        Wanted::Always(name) => (STEPS, name),
+        Wanted::Full(name) => (PARTS, name),
+    };
+    let Some(name) = name else { return Ok(table.iter().collect()) };
     let steps: Vec<_> = table.iter().filter(|step| step.name == name).collect();
     let names: Vec<_> = table.iter().map(|step| step.name).collect();
     ensure!(!steps.is_empty(), "there is no check called {name}; there are: {}", names.join(" "));
     Ok(steps)
 }
 
-fn check(step: &Step, log: &Path, signals: &Signals) -> Result<Verdict> {
+fn check(step: &Step, log: &Path, signals: &Signals, limit: Duration) -> Result<Verdict> {
     let mut command = match step.check {
         Check::Cargo(args) => cargo(args),
         Check::Tests(name) => {
@@ -157,6 +197,11 @@ fn check(step: &Step, log: &Path, signals: &Signals) -> Result<Verdict> {
             command.args(args);
             command
         }
+        Check::LabReleased(args) => {
+            let mut command = Command::new(product::ours()?);
+            command.args(args).arg("--binary").arg(product::released()?);
+            command
+        }
         Check::Deny => match tools::cargo_deny() {
             Ok(program) => {
                 let mut command = Command::new(program);
@@ -172,8 +217,8 @@ fn check(step: &Step, log: &Path, signals: &Signals) -> Result<Verdict> {
     };
     let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
     command.stdout(file.try_clone().context("a log")?).stderr(file).stdin(std::process::Stdio::null());
-    match signals.run(&mut command, LIMIT)? {
-        End::TimedOut => Ok(Verdict::Failed(format!("not done after {} min", LIMIT.as_secs() / 60))),
+    match signals.run(&mut command, limit)? {
+        End::TimedOut => Ok(Verdict::Failed(format!("not done after {} min", limit.as_secs() / 60))),
         End::Exited(status) if !status.success() => Ok(Verdict::Failed(status.to_string())),
         End::Exited(_) if matches!(step.check, Check::Schema) => compare_schema(log),
         End::Exited(_) => Ok(Verdict::Passed),
@@ -246,15 +291,6 @@ fn tally(rows: &[Row]) -> String {
     )
 }
 
-/// Checks the combination of flags.
-pub fn options(full: bool, part: Option<&str>) -> Result<()> {
-    if full != part.is_some() {
-        let names: Vec<_> = PARTS.iter().map(|step| step.name).collect();
-        bail!("--full and --part NAME belong together; parts there are: {}", names.join(" "));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,8 +317,10 @@ mod tests {
             let names: std::collections::BTreeSet<_> = table.iter().map(|step| step.name).collect();
             assert_eq!(names.len(), table.len());
         }
-        let Err(error) = chosen(Some("nothing"), None) else { panic!("there is no such check") };
+        let Err(error) = chosen(Wanted::Always(Some("nothing"))) else { panic!("there is no such check") };
         assert!(error.to_string().contains("format purity lint"));
-        assert_eq!(chosen(Some("unit"), None).unwrap().len(), 1);
+        assert_eq!(chosen(Wanted::Always(Some("unit"))).unwrap().len(), 1);
+        assert_eq!(chosen(Wanted::Full(None)).unwrap().len(), PARTS.len());
+        assert!(Wanted::new(false, None, Some("idle")).is_err());
     }
 }

@@ -35,11 +35,22 @@ pub(super) fn fourth_node(stage: &mut Stage) -> Result<()> {
 
 /// The same `role: master` in the one file of three machines, which start one after the other.
 pub(super) fn forced_masters(stage: &mut Stage) -> Result<()> {
+    masters_started(stage, &[Duration::ZERO, Duration::from_secs(3), Duration::ZERO])
+}
+
+/// The same with half a minute between them: the first is a cluster of its own by then.
+pub(super) fn masters_a_minute_apart(stage: &mut Stage) -> Result<()> {
+    masters_started(stage, &[Duration::ZERO, Duration::from_secs(30), Duration::from_secs(30)])
+}
+
+/// Boots the machines, each after its pause: never two clusters, and the message names the key.
+fn masters_started(stage: &mut Stage, pauses: &[Duration]) -> Result<()> {
     let names = stage.names();
     let nodes = refs(&names);
-    stage.lab.boot(&nodes[..1])?;
-    pass(Duration::from_secs(3))?;
-    stage.lab.boot(&nodes[1..])?;
+    for (node, pause) in nodes.iter().zip(pauses) {
+        pass(*pause)?;
+        stage.lab.boot(&[node])?;
+    }
     stage.lab.wait_for(&nodes, "every node sees the others", SOON, &mut |views| {
         let ids: std::collections::BTreeSet<_> =
             views.iter().filter_map(|view| view.cluster_id.as_ref()).collect();
@@ -49,7 +60,8 @@ pub(super) fn forced_masters(stage: &mut Stage) -> Result<()> {
     pass(Duration::from_secs(10))?;
     let named = stage.lab.wait_for(&nodes, "the key `role` is named", SOON, &mut |views| {
         views.iter().any(|view| {
-            view.cluster_message.contains("role") || view.problems.iter().any(|p| p.contains("role"))
+            view.cluster_message.contains("c3os.role")
+                || view.problems.iter().any(|problem| problem.contains("c3os.role"))
         })
     })?;
     let founded: Vec<_> = named.iter().filter(|view| view.cluster_id.is_some()).cloned().collect();

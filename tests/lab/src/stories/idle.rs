@@ -50,6 +50,11 @@ pub(super) fn idle(stage: &mut Stage) -> Result<()> {
         );
         worst = (worst.0.max(end.kib), worst.1.max(cpu), worst.2.max(sent));
     }
+    println!(
+        "{}",
+        serde_json::json!({ "rss_mib": (worst.0 as f64 / 102.4).round() / 10.0, "cpu_percent": (worst.1 * 10.0).round() / 100.0,
+            "sent_bytes_per_second": worst.2.round() })
+    );
     ensure!(worst.0 <= MOST_KIB, "an idle agent holds {} KiB; {MOST_KIB} are allowed", worst.0);
     ensure!(worst.1 <= MOST_CPU, "an idle agent takes {:.2} % of a core; 0.2 % are allowed", worst.1 / 10.0);
     ensure!(worst.2 <= MOST_SENT, "an idle node sends {:.0} B/s; {MOST_SENT} are allowed", worst.2);

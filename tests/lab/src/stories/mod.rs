@@ -6,6 +6,7 @@ mod faults;
 mod forming;
 mod idle;
 mod restarts;
+mod times;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -82,6 +83,11 @@ const STORIES: &[Story] = &[
     Story::new("a-broken-config-still-joins", faults::broken_config).off(),
     Story::new("a-full-disk-is-survived", faults::full_disk),
     Story::new("an-idle-mesh-costs-little", idle::idle).apart(),
+    Story::new("a-boot-is-quick", times::times).off().apart(),
+    Story::new("forced-masters-a-minute-apart", forming::masters_a_minute_apart)
+        .with(&["role: master"])
+        .off()
+        .apart(),
 ];
 
 /// How stories are asked for.
@@ -176,6 +182,14 @@ impl Stage {
             ensure!(up.is_some(), "{node}: {unit} is not enabled and active");
         }
         Ok(())
+    }
+
+    /// The same without waiting for it to be done, where the service manager would.
+    fn agent_soon(&self, node: &str, what: &str) -> Result<()> {
+        match self.init {
+            Init::Systemd => self.lab.say(node, &format!("systemctl --no-block {what} c3os-agent")).map(drop),
+            Init::Openrc => self.agent(node, what),
+        }
     }
 
     /// Has the service manager do `what` (start, stop) to the agent.
