@@ -7,6 +7,7 @@ mod stranger;
 
 mod admission;
 mod discovery;
+mod forger;
 mod idle;
 mod lan;
 mod neighbours;

@@ -90,6 +90,7 @@ const PARTS: &[Step] = &[
         name: "idle",
         check: Check::LabReleased(&["story", "an-idle-mesh-costs-little", "--real-runner"]),
     },
+    Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
 ];
 

@@ -29,10 +29,10 @@ const ADDRESS_CAME: &str = "for i in $(seq 2000); do \
 pub(super) fn times(stage: &mut Stage) -> Result<()> {
     let names = stage.names();
     let nodes = refs(&names);
-    let hertz: f64 = stage.lab.say("laptop", "getconf CLK_TCK")?.parse().context("clock ticks")?;
     let (mut roles, mut addresses) = (Vec::new(), Vec::new());
     stage.lab.boot(&nodes)?;
     stage.settled(&nodes)?;
+    let hertz: f64 = stage.lab.say(nodes[0], "getconf CLK_TCK")?.parse().context("clock ticks")?;
     roles.push(roles_after_last_start(stage, &nodes, hertz)?);
     for _ in 0..ROUNDS {
         for node in &nodes {
