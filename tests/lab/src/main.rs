@@ -16,6 +16,7 @@ mod demo;
 mod dir;
 mod evidence;
 mod fixture;
+mod go;
 mod ground;
 mod host;
 mod image;

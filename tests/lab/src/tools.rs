@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::root::copy_tree;
+use crate::{go, root::copy_tree};
 
 /// Debian's packages that make up OpenRC.
 const OPENRC: [&str; 4] = ["openrc", "insserv", "libeinfo1", "librc1"];
@@ -35,14 +35,13 @@ pub fn runner() -> Result<Runner> {
             });
         }
     }
-    let version = yip_version(include_str!("../yip/go.mod"))?;
+    let go_mod = include_str!("../yip/go.mod");
+    let version = pinned(go_mod, "github.com/mudler/yip")?;
     let label = format!("yip {version}");
     let kept = cache()?.join(format!("yip-{version}"));
     let program = kept.join("yip");
     if !program.exists() {
-        let Some(go) =
-            on_path("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.exists()))
-        else {
+        let Some(mut build) = go::command(pinned(go_mod, "go")?)? else {
             return Ok(Runner {
                 label:
                     "the lab itself, commands of the stage files only (no yip, elemental, kairos-agent or go \
@@ -53,27 +52,24 @@ pub fn runner() -> Result<Runner> {
         };
         eprintln!("lab: building {label} (once; about two minutes)");
         filled(&kept, |dir| {
-            let mut build = Command::new(&go);
             build
                 .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
                 .arg(dir.join("yip"))
                 .arg("github.com/mudler/yip")
-                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("yip"))
-                .env("CGO_ENABLED", "0");
+                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("yip"));
             quiet(&mut build, "building yip")
         })?;
     }
     Ok(Runner { label, program: Some((program, "yip")) })
 }
 
-/// The version that `go.mod` pins.
-fn yip_version(go_mod: &str) -> Result<&str> {
-    go_mod
-        .lines()
-        .filter_map(|line| line.trim().trim_start_matches("require ").strip_prefix("github.com/mudler/yip "))
-        .map(|version| version.split_whitespace().next().unwrap_or(version))
-        .next()
-        .context("tests/lab/yip/go.mod names no yip")
+/// The version that a `go.mod` pins of a module, or of `go` itself.
+pub fn pinned<'a>(go_mod: &'a str, module: &str) -> Result<&'a str> {
+    let mut versions = go_mod.lines().filter_map(|line| {
+        let mut words = line.trim().trim_start_matches("require ").split_whitespace();
+        if words.next() == Some(module) { words.next() } else { None }
+    });
+    versions.next().with_context(|| format!("go.mod names no {module}"))
 }
 
 /// OpenRC as a tree `usr/`, `etc/`; from Debian's packages, without installing them.
@@ -231,10 +227,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_of_yip_is_the_one_that_go_mod_pins() {
-        assert!(yip_version(include_str!("../yip/go.mod")).unwrap().starts_with("v1."));
-        assert_eq!(yip_version("require github.com/mudler/yip v1.2.3 // indirect").unwrap(), "v1.2.3");
-        assert!(yip_version("module x").is_err());
+    fn versions_are_those_that_go_mod_pins() {
+        let go_mod = include_str!("../yip/go.mod");
+        assert!(pinned(go_mod, "github.com/mudler/yip").unwrap().starts_with("v1."));
+        assert!(pinned(go_mod, "go").unwrap().starts_with("1."));
+        assert_eq!(pinned("require a.b/c v1.2.3 // indirect", "a.b/c").unwrap(), "v1.2.3");
+        assert!(pinned("module x", "a.b/c").is_err());
     }
 
     #[test]
