@@ -8,6 +8,7 @@
 
 mod access;
 mod client;
+mod listen;
 mod metrics;
 mod original;
 mod routes;
@@ -15,7 +16,7 @@ mod routes;
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,6 +30,8 @@ use tokio::{
 use zeroize::Zeroizing;
 
 pub use client::{Client, ClientError, SOCKET};
+
+use listen::HandedOver;
 
 use crate::daemon::handle::Handle;
 
@@ -88,7 +91,16 @@ enum Caller {
 #[derive(Debug)]
 pub struct Server {
     tasks: Vec<JoinHandle<()>>,
-    socket: PathBuf,
+    tcp: Option<SocketAddr>,
+    /// The socket's file, if we made it.
+    socket: Option<PathBuf>,
+}
+
+impl Server {
+    /// Where it listens on TCP: as asked for, or the socket that was handed over.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
 }
 
 impl Drop for Server {
@@ -96,7 +108,10 @@ impl Drop for Server {
         for task in &self.tasks {
             task.abort();
         }
-        let _ = fs::remove_file(&self.socket);
+        if let Some(socket) = &self.socket {
+            // Somebody may have cleaned up before us.
+            let _ = fs::remove_file(socket);
+        }
     }
 }
 
@@ -114,7 +129,8 @@ struct State {
 pub async fn serve(handle: Handle, settings: ApiSettings) -> Result<Server, ApiError> {
     let bearer = make_bearer(&settings.token_file)?;
     let state = Arc::new(State { handle, user: settings.user, bearer });
-    let unix = listen_unix(&settings.socket).await?;
+    let mut handed_over = HandedOver::take();
+    let (unix, own) = handed_over.unix(&settings.socket).await?;
     let app = router(&state);
     let mut tasks = Vec::new();
     tasks.push(tokio::spawn(async move {
@@ -123,9 +139,11 @@ pub async fn serve(handle: Handle, settings: ApiSettings) -> Result<Server, ApiE
             tracing::error!(%error, "The API's socket stopped");
         }
     }));
-    match listen_tcp(settings.tcp).await {
+    let mut tcp = None;
+    match handed_over.tcp(settings.tcp).await {
         Ok(None) => {}
         Ok(Some(listener)) => {
+            tcp = listener.local_addr().ok();
             let app = router(&state);
             tasks.push(tokio::spawn(async move {
                 let service = app.into_make_service_with_connect_info::<Caller>();
@@ -137,7 +155,7 @@ pub async fn serve(handle: Handle, settings: ApiSettings) -> Result<Server, ApiE
         Err(error) if settings.tcp_required => return Err(error),
         Err(error) => tracing::warn!(%error, "The API is on its unix socket only"),
     }
-    Ok(Server { tasks, socket: settings.socket })
+    Ok(Server { tasks, tcp, socket: own.then_some(settings.socket) })
 }
 
 fn router(state: &Arc<State>) -> Router {
@@ -166,30 +184,6 @@ impl axum::extract::connect_info::Connected<IncomingStream<'_, TcpListener>> for
     fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
         Self::Tcp
     }
-}
-
-async fn listen_unix(path: &Path) -> Result<UnixListener, ApiError> {
-    let failed = |operation, source| ApiError::File { operation, path: path.to_owned(), source };
-    if tokio::net::UnixStream::connect(path).await.is_ok() {
-        return Err(ApiError::InUse(path.to_owned()));
-    }
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(|source| failed("make the directory of", source))?;
-    }
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed("replace", source)),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).map_err(|source| failed("listen on", source))?;
-    // Anybody may knock; who they are is asked of the kernel.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
-        .map_err(|source| failed("open up", source))?;
-    Ok(listener)
-}
-
-async fn listen_tcp(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ApiError> {
-    let Some(address) = address else { return Ok(None) };
-    TcpListener::bind(address).await.map(Some).map_err(|source| ApiError::Port { address, source })
 }
 
 /// Makes a new bearer token for this run, readable by root alone.

@@ -82,7 +82,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         };
         let mut watch = handle.watch();
         let server = api::serve(handle, settings).await.context("the API")?;
-        if let Some(address) = args.api.0 {
+        if let Some(address) = server.tcp() {
             eprintln!("Dashboard and API: http://{address}. Keep this open; Ctrl-C leaves the mesh.");
         }
         let progress = tokio::spawn(async move {

@@ -212,10 +212,15 @@ pub fn is_up(init: Init, unit: &str) -> String {
 /// Joins from the laptop with the token alone; gives where the caller finds the API.
 fn bridge(lab: &mut InLab, nodes: &[&str], views: &[Status], teller: &Teller) -> Result<String> {
     let token = lab.say(nodes[0], "c3os get-network-token")?;
-    // As sudo starts it for the operator.
+    let port = (API..API + 10).find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let port = port.context("ports 8080 to 8089 of 127.0.0.1 are taken")?;
+    let address = format!("127.0.0.1:{port}");
+    // As sudo starts it for the operator; its API listens where the operator's browser is.
     let words = [
         "exec",
         "laptop",
+        "--listen",
+        &address,
         "--",
         "env",
         "SUDO_UID=1000",
@@ -253,10 +258,6 @@ fn bridge(lab: &mut InLab, nodes: &[&str], views: &[Status], teller: &Teller) ->
         "the kubeconfig names {server:?}, not the master's address on the mesh"
     );
     teller.tell(&format!("get-kubeconfig, {as_whom}: {server}"));
-    let port = (API..API + 10).find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    let port = port.context("ports 8080 to 8089 of 127.0.0.1 are taken")?;
-    let address = format!("127.0.0.1:{port}");
-    lab.background("forward", &["forward", "laptop", "--listen", &address])?;
     let answers =
         until(PATIENCE, || Ok(ask(&address, "/healthz").ok().filter(|text| text.contains(" 200 "))))?;
     ensure!(answers.is_some(), "the bridge's API does not answer at http://{address}/healthz");

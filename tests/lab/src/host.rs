@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -115,7 +116,7 @@ pub fn shut_down(lab: &LabDir, spec: &Spec, host: &HostSpec, patience: Duration)
     let words: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
     match fork_into(CloneFlags::empty())? {
         Side::Child => run_child(|| {
-            Err(match execute(lab, host, 0, &words) {
+            Err(match execute(lab, host, 0, None, &words) {
                 Ok(()) => anyhow::anyhow!("nothing was executed"),
                 Err(error) => error,
             })
@@ -132,8 +133,15 @@ pub fn shut_down(lab: &LabDir, spec: &Spec, host: &HostSpec, patience: Duration)
     if gone { Ok(()) } else { cut_power(lab, host) }
 }
 
-/// Becomes `words`, run as `user` on a host. To be called inside of the lab's namespaces, in a child.
-pub fn execute(lab: &LabDir, host: &HostSpec, user: u32, words: &[String]) -> Result<()> {
+/// Becomes `words`, run as `user` on a host, with a listening socket handed over. To be called inside of the lab's
+/// namespaces, in a child.
+pub fn execute(
+    lab: &LabDir,
+    host: &HostSpec,
+    user: u32,
+    listener: Option<&TcpListener>,
+    words: &[String],
+) -> Result<()> {
     let pid = running(lab, host).with_context(|| {
         format!("{} is not running; start it with `cargo lab start {}`", host.name, host.name)
     })?;
@@ -152,6 +160,10 @@ pub fn execute(lab: &LabDir, host: &HostSpec, user: u32, words: &[String]) -> Re
             }
             if user != 0 {
                 command.uid(user).gid(user);
+            }
+            if let Some(listener) = listener {
+                sys::hand_over(listener)?;
+                command.env("LISTEN_FDS", "1").env("LISTEN_PID", nix::unistd::getpid().to_string());
             }
             Err(command.exec()).with_context(|| format!("{program} on {}", host.name))
         }
@@ -273,10 +285,4 @@ fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH).env("TERM", "dumb").stdin(Stdio::null());
     command
-}
-
-/// Moves the caller into a host's network. To be called inside of the lab's namespaces, in a child.
-pub fn enter_network(lab: &LabDir, host: &HostSpec) -> Result<()> {
-    let pid = running(lab, host).with_context(|| format!("{} is not running", host.name))?;
-    Process::open(pid)?.enter(CloneFlags::CLONE_NEWNET)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -218,15 +218,21 @@ fn chosen(spec: &Spec, names: &[String]) -> Result<Vec<HostSpec>> {
     names.iter().map(|name| spec.host(name).cloned()).collect()
 }
 
-/// Runs a command on a host, as user `user`.
-pub fn exec(dir: &LabDir, name: &str, user: u32, words: &[String]) -> Result<i32> {
+/// Runs a command on a host, as user `user`. With `listen` it is handed a socket that listens there in the network of
+/// the caller (`LISTEN_FDS`): a socket keeps the network it was made in.
+pub fn exec(dir: &LabDir, name: &str, user: u32, listen: Option<&str>, words: &[String]) -> Result<i32> {
     let spec = dir.load()?;
     let host = spec.host(name)?;
     ensure!(
         user == 0 || !spec.rootless,
         "a lab without root has one user only; run it as root to be another one on a host"
     );
-    ground::inside(dir, &spec, || host::execute(dir, host, user, words).map(|()| 0))
+    let listener = listen.map(|address| {
+        TcpListener::bind(address)
+            .with_context(|| format!("{address} is taken (see `ss -ltnp`); choose another one with --listen"))
+    });
+    let listener = listener.transpose()?;
+    ground::inside(dir, &spec, || host::execute(dir, host, user, listener.as_ref(), words).map(|()| 0))
 }
 
 /// Lets nothing pass between two hosts.
@@ -292,39 +298,6 @@ fn describe(dir: &LabDir, spec: &Spec) -> Value {
     let name = |index: u8| spec.hosts.iter().find(|host| host.index == index).map(|host| host.name.as_str());
     let cuts: Vec<_> = net::cuts(dir).into_iter().map(|(a, b)| json!([name(a), name(b)])).collect();
     json!({ "dir": dir.path(), "init": spec.init.name(), "runner": spec.runner, "nodes": nodes, "cuts": cuts })
-}
-
-/// Hands a port of the caller over to a port on a host, until it is ended.
-pub fn forward(dir: &LabDir, name: &str, listen: &str, port: u16) -> Result<i32> {
-    let spec = dir.load()?;
-    let host = spec.host(name)?;
-    // Bound here, in the caller's network; a socket keeps the network it was made in.
-    let listener = TcpListener::bind(listen)
-        .with_context(|| format!("{listen} is taken (see `ss -ltnp`); choose another one with --listen"))?;
-    ground::inside(dir, &spec, || {
-        host::enter_network(dir, host)?;
-        eprintln!("lab: {listen} is port {port} of {name}");
-        for inbound in listener.incoming() {
-            let inbound = inbound.context("accepting")?;
-            // A refused connection is the caller's to see: it finds its own closed.
-            if let Ok(outbound) = TcpStream::connect(("127.0.0.1", port)) {
-                pump(&inbound, &outbound)?;
-                pump(&outbound, &inbound)?;
-            }
-        }
-        Ok(0)
-    })
-}
-
-/// Copies one direction in a thread of its own.
-fn pump(from: &TcpStream, to: &TcpStream) -> Result<()> {
-    let (mut from, mut to) = (from.try_clone().context("a socket")?, to.try_clone().context("a socket")?);
-    std::thread::spawn(move || {
-        // Either side may hang up at any time, which ends the copy and is passed on.
-        let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(std::net::Shutdown::Write);
-    });
-    Ok(())
 }
 
 /// Where a path of a host lies in the lab's directory, for files that outlive a boot.

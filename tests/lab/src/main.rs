@@ -44,7 +44,8 @@ const HELP: &str = "\
 Boots several c3os machines on this one, each with a network, processes and files of its own.
 
   cargo lab up [--nodes N] [--init openrc|systemd] [--config FILE] [--bare] [--laptop] [--off] [--binary FILE]
-  cargo lab exec NODE [--user UID] -- CMD..   run a command on a host
+  cargo lab exec NODE [--user UID] [--listen ADDR:PORT] -- CMD..
+                                              run a command on a host; it is handed a socket that listens here
   cargo lab status [--output json]
   cargo lab kill NODE..                       cut the power
   cargo lab stop NODE..                       shut down
@@ -52,7 +53,6 @@ Boots several c3os machines on this one, each with a network, processes and file
   cargo lab add                               one host more, with the same config.yaml
   cargo lab cut A B                           nothing passes between two hosts
   cargo lab heal
-  cargo lab forward NODE [--listen ADDR:PORT] [--port PORT]
   cargo lab down
   cargo lab story NAME [--init ..] [--seed N]     what an operator would do, and what has to come of it; or `all`
   cargo demo [--once] [--output json] [--init ..] three machines become a cluster
@@ -93,10 +93,10 @@ fn run(words: &[String]) -> Result<i32> {
             Ok(0)
         }
         "exec" => {
-            let args = parse(&["user"], &[])?;
+            let args = parse(&["user", "listen"], &[])?;
             let [name] = args.words(["NODE"])?;
             let user = u32::try_from(args.number("user")?.unwrap_or(0))?;
-            lab::exec(&lab_dir(&args)?, name, user, args.rest())
+            lab::exec(&lab_dir(&args)?, name, user, args.text("listen"), args.rest())
         }
         "status" => {
             let args = parse(&["output"], &[])?;
@@ -129,12 +129,6 @@ fn run(words: &[String]) -> Result<i32> {
             let args = parse(&[], &[])?;
             let [] = args.words([])?;
             lab::heal(&lab_dir(&args)?)
-        }
-        "forward" => {
-            let args = parse(&["listen", "port"], &[])?;
-            let [name] = args.words(["NODE"])?;
-            let port = u16::try_from(args.number("port")?.unwrap_or(8080))?;
-            lab::forward(&lab_dir(&args)?, name, args.text("listen").unwrap_or("127.0.0.1:8080"), port)
         }
         "down" => {
             let args = parse(&[], &[])?;

@@ -21,8 +21,8 @@ pub enum Side {
 
 /// Forks into new namespaces. With `CLONE_NEWPID` the child is pid 1 of its namespace.
 pub fn fork_into(flags: CloneFlags) -> Result<Side> {
-    // SAFETY: clone without CLONE_VM and without a stack is fork; this program has one thread whenever it forks
-    // (threads are only started by the forwarder, which does not), so no lock can be left held in the child.
+    // SAFETY: clone without CLONE_VM and without a stack is fork; this program has one thread, so no lock can be left
+    // held in the child.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone, libc::c_long::from(flags.bits() | libc::SIGCHLD), 0, 0, 0, 0)
     };
@@ -31,6 +31,27 @@ pub fn fork_into(flags: CloneFlags) -> Result<Side> {
         0 => Ok(Side::Child),
         pid => Ok(Side::Parent(Pid::from_raw(i32::try_from(pid).context("pid out of range")?))),
     }
+}
+
+/// Where a program finds the first socket that is handed over to it (sd_listen_fds(3)).
+const FIRST_HANDED_OVER: i32 = 3;
+
+/// Puts a copy of `socket` where a program that we become looks for it.
+pub fn hand_over(socket: &impl AsRawFd) -> Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: two descriptors as integers; whatever was open as the second is not used by us any more, since we are
+    // about to become another program. dup2 of a descriptor on itself would keep its close-on-exec flag.
+    let done = unsafe {
+        if fd == FIRST_HANDED_OVER {
+            libc::fcntl(fd, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd, FIRST_HANDED_OVER)
+        }
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error()).context("handing a socket over");
+    }
+    Ok(())
 }
 
 /// A handle on a process that cannot come to mean another one when pids are used again.
