@@ -8,7 +8,6 @@ mod stranger;
 mod admission;
 mod discovery;
 mod forger;
-mod idle;
 mod lan;
 mod neighbours;
 mod requests;

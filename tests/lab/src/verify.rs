@@ -60,6 +60,7 @@ const STEPS: &[Step] = &[
         name: "sim",
         check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--schedules", "3000"]),
     },
+    Step { name: "fuzz", check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "fuzz"]) },
     Step { name: "cli", check: Check::Tests("cli") },
     Step { name: "mesh", check: Check::Tests("mesh") },
     Step {
@@ -89,6 +90,10 @@ const PARTS: &[Step] = &[
     Step {
         name: "idle",
         check: Check::LabReleased(&["story", "an-idle-mesh-costs-little", "--real-runner"]),
+    },
+    Step {
+        name: "fuzz",
+        check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "fuzz", "--", "--seconds", "600"]),
     },
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
