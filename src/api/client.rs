@@ -134,6 +134,53 @@ impl Client {
         self.json::<Value>(Method::PUT, &format!("/api/v1/roles/{node}"), Some(wanted)).await.map(drop)
     }
 
+    /// Has the lead forget a node that is gone; what is to be known of it, in sentences.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn remove_node(&self, node: &str) -> Result<Vec<String>, ClientError> {
+        self.said(Method::DELETE, &format!("/api/v1/nodes/{node}"), None).await
+    }
+
+    /// Has the lead ban a node, and replace what it knows unless `keep_token`; as [`Client::remove_node`].
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn ban_node(&self, node: &str, keep_token: bool) -> Result<Vec<String>, ClientError> {
+        let wanted = json!({ "keep_token": keep_token });
+        self.said(Method::POST, &format!("/api/v1/nodes/{node}/ban"), Some(wanted)).await
+    }
+
+    /// Has the lead replace the network token; returns when that has begun.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn rotate(&self) -> Result<Vec<String>, ClientError> {
+        self.said(Method::POST, "/api/v1/rotate", None).await
+    }
+
+    /// Has this machine leave its cluster; it begins when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn reset(&self, new_identity: bool) -> Result<(), ClientError> {
+        let wanted = json!({ "new_identity": new_identity });
+        self.json::<Value>(Method::POST, "/api/v1/reset", Some(wanted)).await.map(drop)
+    }
+
+    async fn said(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Vec<String>, ClientError> {
+        #[derive(Deserialize)]
+        struct Said {
+            said: Vec<String>,
+        }
+        self.json::<Said>(method, path, body).await.map(|answer| answer.said)
+    }
+
     /// The kubeconfig of a cluster.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use axum::{
         Html, IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
@@ -47,6 +47,13 @@ pub(super) fn router(state: Arc<super::State>) -> Router {
             "/api/v1/nodes",
             get(|State(state): Shared| async move { Json(state.handle.look().await.members.clone()) }),
         )
+        .route("/api/v1/nodes/{node}", delete(remove))
+        .route("/api/v1/nodes/{node}/ban", post(ban))
+        .route(
+            "/api/v1/rotate",
+            post(|State(state): Shared| async move { answer(state.handle.call(Command::Rotate).await) }),
+        )
+        .route("/api/v1/reset", post(reset))
         .route(
             "/api/v1/peers",
             get(|State(state): Shared| async move { Json(state.handle.look().await.peers.clone()) }),
@@ -122,6 +129,36 @@ async fn set_role(
     }
 }
 
+async fn remove(State(state): Shared, Path(node): Path<String>) -> Response {
+    match find(&state.handle, &node).await {
+        Ok(node) => answer(state.handle.call(Command::Remove { node }).await),
+        Err(refusal) => answer(Err(refusal)),
+    }
+}
+
+#[derive(Deserialize)]
+struct WantedBan {
+    #[serde(default)]
+    keep_token: bool,
+}
+
+async fn ban(State(state): Shared, Path(node): Path<String>, Json(wanted): Json<WantedBan>) -> Response {
+    match find(&state.handle, &node).await {
+        Ok(node) => answer(state.handle.call(Command::Ban { node, keep_token: wanted.keep_token }).await),
+        Err(refusal) => answer(Err(refusal)),
+    }
+}
+
+#[derive(Deserialize)]
+struct WantedReset {
+    #[serde(default)]
+    new_identity: bool,
+}
+
+async fn reset(State(state): Shared, Json(wanted): Json<WantedReset>) -> Response {
+    answer(state.handle.call(Command::Reset { new_identity: wanted.new_identity }).await)
+}
+
 async fn ping(State(state): Shared, Path(node): Path<String>) -> Response {
     match find(&state.handle, &node).await {
         Ok(node) => answer(state.handle.call(Command::Ping { node }).await),
@@ -193,6 +230,7 @@ async fn events(State(state): Shared) -> Sse<impl Stream<Item = Result<Event, In
 pub(super) fn answer(reply: Result<Reply, Refusal>) -> Response {
     match reply {
         Ok(Reply::Done) => Json(json!({ "done": true })).into_response(),
+        Ok(Reply::Said(said)) => Json(json!({ "said": said })).into_response(),
         Ok(Reply::Pong(round_trip)) => {
             Json(json!({ "rtt_us": round_trip.as_micros() as u64 })).into_response()
         }

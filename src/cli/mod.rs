@@ -12,10 +12,13 @@ mod doctor;
 mod generate_token;
 mod get_kubeconfig;
 mod get_network_token;
+mod node;
 mod output;
 mod peers;
 mod ping;
+mod reset;
 mod role;
+mod rotate;
 mod schema;
 mod stage;
 mod status;
@@ -53,6 +56,9 @@ enum Verb {
     Status(status::Args),
     GetKubeconfig(get_kubeconfig::Args),
     Role(role::Args),
+    Node(node::Args),
+    Rotate(rotate::Args),
+    Reset(reset::Args),
     Wait(wait::Args),
     Peers(peers::Args),
     Ping(ping::Args),
@@ -79,6 +85,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => status::run(args),
         Verb::GetKubeconfig(args) => get_kubeconfig::run(args),
         Verb::Role(args) => role::run(args),
+        Verb::Node(args) => node::run(args),
+        Verb::Rotate(args) => rotate::run(args),
+        Verb::Reset(args) => reset::run(args),
         Verb::Wait(args) => wait::run(args),
         Verb::Peers(args) => peers::run(args),
         Verb::Ping(args) => ping::run(args),
@@ -112,6 +121,9 @@ fn default_filter(verb: &Verb) -> &'static str {
         | Verb::Status(_)
         | Verb::GetKubeconfig(_)
         | Verb::Role(_)
+        | Verb::Node(_)
+        | Verb::Rotate(_)
+        | Verb::Reset(_)
         | Verb::Wait(_)
         | Verb::Peers(_)
         | Verb::Ping(_)

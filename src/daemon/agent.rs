@@ -24,12 +24,12 @@ use super::{
 };
 use crate::{
     config::Config,
-    host::{LedgerFile, Root},
+    host::{self, LedgerFile, Root},
     identity::NodeId,
     ledger::WriteKind,
     mesh::{Mesh, MeshEvent},
     node::{Node, Observed, RoleOrder, Whereabouts, snapshot::Problem},
-    token::MeshId,
+    token::{Gate, KeptTokens, MeshId},
 };
 
 /// Events that are handled before the node's conclusions go out: others wait no longer than that.
@@ -52,12 +52,20 @@ pub(super) struct Agent {
     pub(super) running_since: Instant,
     pub(super) faults_of_peers: u64,
     pub(super) writes_failing: Option<String>,
+    /// Who gets in from now on; none: the mesh knows.
+    pub(super) gate_due: Option<Gate>,
+    /// Network tokens that are not on disk yet.
+    pub(super) tokens_due: Option<KeptTokens>,
+    /// What was kept of the number of our writes.
+    mark_kept: u64,
 }
 
 /// What an agent is made of.
 pub(super) struct Parts {
     pub(super) root: Root,
     pub(super) config: Config,
+    /// Where that was read; none: the usual places.
+    pub(super) directories: Vec<std::path::PathBuf>,
     pub(super) bridge: bool,
     pub(super) node: Node,
     pub(super) ledger_file: Option<LedgerFile>,
@@ -96,6 +104,9 @@ impl Agent {
             running_since: now,
             faults_of_peers: 0,
             writes_failing: None,
+            gate_due: None,
+            tokens_due: None,
+            mark_kept: 0,
             parts,
         }
     }
@@ -123,6 +134,11 @@ impl Agent {
                 Woken::Called(call) if call.is_reload() => {
                     call.answer(Ok(Reply::Done));
                     break End::Reload;
+                }
+                Woken::Called(call) if call.is_reset() => {
+                    if let Some(end) = self.may_reset(call) {
+                        break end;
+                    }
                 }
                 Woken::Mesh(_)
                 | Woken::Data(_)
@@ -172,8 +188,11 @@ impl Agent {
         self.parts.node.handle_timeout(now);
     }
 
-    /// Tells the mesh and the data plane where we are now.
+    /// Tells the mesh and the data plane where we are now, and keeps what need not be kept at once.
     fn look_around(&mut self) {
+        self.keep_tokens();
+        self.keep_mark();
+        self.tell_the_day();
         let addresses = start::underlay_addresses(&self.parts.config);
         if let Some(data) = &self.parts.data {
             let port = data.ports().first().copied().unwrap_or(self.parts.config.vpn.port);
@@ -224,10 +243,26 @@ impl Agent {
                 break;
             }
         }
+        if let Some(gate) = self.gate_due.take() {
+            self.parts.mesh.set_gate(gate).await;
+        }
         self.set_overlay().await;
     }
 
-    async fn stop(self) {
+    /// Keeps the number of our latest write beside the identity: a ledger that knows of fewer was lost in part.
+    fn keep_mark(&mut self) {
+        let mark = self.parts.node.written_mark();
+        if self.parts.bridge || mark <= self.mark_kept {
+            return;
+        }
+        match host::write_mark(&self.parts.root, self.parts.node.id(), mark) {
+            Ok(_) => self.mark_kept = mark,
+            Err(error) => tracing::warn!(%error, "The number of our latest write cannot be kept"),
+        }
+    }
+
+    async fn stop(mut self) {
+        self.keep_mark();
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         let Parts { mesh, data, orders, bridge, .. } = self.parts;
         drop(orders);

@@ -54,9 +54,19 @@ impl Agent {
             MeshEvent::Request { from, kind: RequestKind::Kubeconfig, reply, .. } => {
                 let _ = reply.send(questions::encode(&self.own_kubeconfig(Some(from))));
             }
-            MeshEvent::Request { kind: RequestKind::Command, bytes, reply, .. } => {
-                let _ = reply.send(questions::encode(&self.carry_out_for_member(&bytes)));
+            MeshEvent::Request { from, kind: RequestKind::Command, bytes, reply } => {
+                self.carry_out_for_member(from, &bytes, reply);
             }
+            MeshEvent::Errand { id, reply } => {
+                if let Some(bytes) = self.parts.node.errand_for(id) {
+                    tracing::info!(%id, "A machine fetches the new network token with the old one");
+                    let _ = reply.send(bytes);
+                }
+            }
+            MeshEvent::Replaced { from, bytes } => match self.parts.node.handle_errand(&bytes, now) {
+                Ok(()) => tracing::info!(%from, "The network token was replaced while this machine was away"),
+                Err(why) => tracing::debug!(%from, why, "Its word of a new network token counts for nothing"),
+            },
             MeshEvent::Found { id, .. } => tracing::debug!(%id, "Somebody was found"),
             MeshEvent::Refused { id, address, reason } => {
                 tracing::info!(%id, %address, ?reason, "A stranger, or no room");
@@ -115,6 +125,11 @@ impl Agent {
                     tracing::error!(%error, "The founding certificate cannot be kept, so no role is taken")
                 }
             },
+            Event::Tokens(tokens) => {
+                self.tokens_due = Some(*tokens);
+                self.keep_tokens();
+            }
+            Event::Gate(gate) => self.set_gate(gate),
             Event::Members(members) => {
                 self.members = members;
                 self.set_routes();

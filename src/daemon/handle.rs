@@ -28,6 +28,25 @@ pub enum Command {
         /// Which cluster of the mesh; none: the only one there is.
         network_id: Option<NetworkId>,
     },
+    /// Replace the network token; answered when it has begun.
+    Rotate,
+    /// Forget a node that is gone, in Kubernetes too.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+    /// Never let a node in again, and replace what it knows.
+    Ban {
+        /// The node.
+        node: NodeId,
+        /// Replace nothing.
+        keep_token: bool,
+    },
+    /// Leave the cluster; the agent goes on as a machine without one.
+    Reset {
+        /// As a new member.
+        new_identity: bool,
+    },
     /// All live ledger entries, secrets left out.
     Ledger,
     /// Draw the picture of this member anew.
@@ -41,6 +60,8 @@ pub enum Command {
 pub enum Reply {
     /// It is done.
     Done,
+    /// It is done; what is to be known of it, in sentences.
+    Said(Vec<String>),
     /// The round trip took so long.
     Pong(Duration),
     /// The kubeconfig, as YAML. It opens the cluster: never log it.
@@ -189,14 +210,23 @@ impl Call {
         self.command == Command::Reload
     }
 
+    pub(super) fn is_reset(&self) -> bool {
+        matches!(self.command, Command::Reset { .. })
+    }
+
     /// Answers on a machine that is on no mesh; whether it was asked to read its configuration again.
     pub(super) fn refuse_without_mesh(self) -> bool {
         let reload = self.is_reload();
         let answer = match self.command {
             Command::Reload | Command::Look => Ok(Reply::Done),
-            Command::SetRole { .. } | Command::Ping { .. } | Command::Kubeconfig { .. } | Command::Ledger => {
-                Err(Refusal::not_yet("this machine is on no mesh: `c3os status` says why"))
-            }
+            Command::SetRole { .. }
+            | Command::Ping { .. }
+            | Command::Kubeconfig { .. }
+            | Command::Rotate
+            | Command::Remove { .. }
+            | Command::Ban { .. }
+            | Command::Reset { .. }
+            | Command::Ledger => Err(Refusal::not_yet("this machine is on no mesh: `c3os status` says why")),
         };
         let _ = self.reply.send(answer);
         reload

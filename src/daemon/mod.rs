@@ -16,6 +16,7 @@ mod agent;
 pub mod data_plane;
 mod events;
 pub mod handle;
+mod membership;
 mod questions;
 mod roles;
 mod start;
@@ -55,6 +56,8 @@ enum End {
     Stopped,
     /// The configuration is to be read again.
     Reload,
+    /// The cluster is to be forgotten, and then as for `Reload`.
+    Reset { new_identity: bool },
 }
 
 /// The signals that concern us.
@@ -112,7 +115,19 @@ pub async fn run(purpose: Purpose, root: Root, mut control: Control) -> anyhow::
                     problems.push(weak_token());
                 }
                 let bridge = matches!(purpose, Purpose::Bridge(_));
-                let start = start::Start { root: root.clone(), config, token, visitor, bridge, problems };
+                let directories = match &purpose {
+                    Purpose::Machine(directories) => directories.clone(),
+                    Purpose::Bridge(_) => Vec::new(),
+                };
+                let start = start::Start {
+                    root: root.clone(),
+                    config,
+                    token,
+                    directories,
+                    visitor,
+                    bridge,
+                    problems,
+                };
                 Agent::start(start).await?.run(&mut control, &mut signals).await
             }
             (Err(why), Purpose::Bridge(_)) => anyhow::bail!("--network-token: {why}"),
@@ -130,6 +145,7 @@ pub async fn run(purpose: Purpose, root: Root, mut control: Control) -> anyhow::
         match end {
             End::Stopped => return Ok(()),
             End::Reload => tracing::info!("Reading the configuration again"),
+            End::Reset { new_identity } => membership::reset(&root, new_identity).await?,
         }
     }
 }

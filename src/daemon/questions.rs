@@ -3,11 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::{
     agent::Agent,
     handle::{Call, Command, Control, LedgerLine, Refusal, RefusalKind, Reply},
+    membership::Membership,
 };
 use crate::{
     config::NetworkId,
@@ -27,6 +29,7 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 enum MemberCommand {
     SetRole { node: NodeId, role: Role },
+    Membership(Membership),
 }
 
 /// What members say to each other on a request: JSON, since it is rare and may grow.
@@ -41,6 +44,9 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 
 impl Agent {
     pub(super) async fn answer(&mut self, call: Call, control: &Control) {
+        if let Some(wanted) = Membership::of(&call.command) {
+            return self.change_membership(wanted, call);
+        }
         match call.command.clone() {
             Command::Look => {
                 control.show(Arc::new(self.picture().await));
@@ -50,8 +56,12 @@ impl Agent {
             Command::SetRole { node, role } => self.set_role(node, role, call),
             Command::Kubeconfig { network_id } => self.fetch_kubeconfig(network_id, call),
             Command::Ledger => call.answer(Ok(Reply::Ledger(self.ledger_lines()))),
-            // The loop has taken it.
-            Command::Reload => call.answer(Ok(Reply::Done)),
+            // The loop, or the lead, has taken it.
+            Command::Reload
+            | Command::Reset { .. }
+            | Command::Rotate
+            | Command::Remove { .. }
+            | Command::Ban { .. } => call.answer(Ok(Reply::Done)),
         }
     }
 
@@ -96,9 +106,24 @@ impl Agent {
     }
 
     /// What another member asks of us.
-    pub(super) fn carry_out_for_member(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        match decode(bytes)? {
-            MemberCommand::SetRole { node, role } => self.set_role_as_lead(node, role),
+    pub(super) fn carry_out_for_member(
+        &mut self,
+        from: NodeId,
+        bytes: &[u8],
+        reply: oneshot::Sender<Vec<u8>>,
+    ) {
+        // Who asked may have given up.
+        let refuse =
+            |reply: oneshot::Sender<Vec<u8>>, refusal| drop(reply.send(encode(&Err::<(), _>(refusal))));
+        let command = self.may_command(from).and_then(|()| decode(bytes));
+        match command {
+            Ok(MemberCommand::SetRole { node, role }) => {
+                drop(reply.send(encode(&self.set_role_as_lead(node, role))));
+            }
+            Ok(MemberCommand::Membership(wanted)) => {
+                self.change_as_lead(wanted, move |outcome| drop(reply.send(encode(&outcome))));
+            }
+            Err(refusal) => refuse(reply, refusal),
         }
     }
 
@@ -245,6 +270,11 @@ fn find_server<'a>(snapshot: &'a Snapshot, wanted: Option<&NetworkId>) -> Result
     first.or_else(|| fitting.next()).ok_or_else(|| {
         Refusal::new(RefusalKind::NotFound, format!("no machine of network id {network} is a server"))
     })
+}
+
+/// Has the lead change who is a member.
+pub(super) async fn ask_lead(mesh: &Mesh, lead: NodeId, wanted: Membership) -> Result<Vec<String>, Refusal> {
+    ask(mesh, lead, RequestKind::Command, encode(&MemberCommand::Membership(wanted))).await
 }
 
 /// Asks a member, and unpacks its answer.

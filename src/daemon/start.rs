@@ -23,7 +23,7 @@ use crate::{
         Kept, Node, Settings,
         snapshot::{Problem, Severity},
     },
-    token::NetworkToken,
+    token::{Keyring, NetworkToken},
 };
 
 /// Where others can no longer be found by waiting: multicast DNS has asked several times by then.
@@ -36,6 +36,7 @@ pub(super) struct Start {
     pub(super) root: Root,
     pub(super) config: Config,
     pub(super) token: NetworkToken,
+    pub(super) directories: Vec<std::path::PathBuf>,
     pub(super) visitor: bool,
     pub(super) bridge: bool,
     pub(super) problems: Vec<Problem>,
@@ -47,9 +48,11 @@ impl Agent {
     /// # Errors
     /// What nothing works without: the identity, a port to listen on, the ledger's file.
     pub(super) async fn start(start: Start) -> anyhow::Result<Self> {
-        let Start { root, mut config, token, visitor, bridge, mut problems } = start;
+        let Start { root, mut config, token, directories, visitor, bridge, mut problems } = start;
         let identity = Arc::new(identity(&root, bridge, &mut problems)?);
-        let keys = token.keys();
+        let tokens = keyring(&root, bridge, token, &mut problems)?;
+        let token = tokens.current().clone();
+        let mesh_id = token.keys().mesh_id;
         let (ledger_file, ledger) = if bridge {
             (None, None)
         } else {
@@ -63,6 +66,8 @@ impl Agent {
             pinned: once(host::read_certificate(&root), &mut problems)?,
             lease: once(host::read_lease(&root), &mut problems)?,
             applied: once(host::read_applied(&root), &mut problems)?,
+            tokens: Some(tokens),
+            mark: once(host::read_mark(&root, identity.id()), &mut problems)?,
         };
         if let Some(overlap) = overlaps(&config) {
             problem(
@@ -75,7 +80,7 @@ impl Agent {
         }
         let settings = Settings {
             config: config.clone(),
-            mesh_id: keys.mesh_id,
+            mesh_id,
             name: names.name,
             uuid: names.uuid,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,15 +99,16 @@ impl Agent {
             );
         }
 
-        let (data, data_events) = data_plane(&config, &identity, &keys.data_psk, bridge, &mut problems)?;
-        let mut mesh_settings = MeshSettings::new(identity.clone(), keys);
+        let (data, data_events) =
+            data_plane(&config, &identity, &token.keys().data_psk, bridge, &mut problems)?;
+        let mut mesh_settings = MeshSettings::new(identity.clone(), node.gate().clone());
         mesh_settings.listen_port = if bridge { 0 } else { config.discovery.listen_port };
         mesh_settings.mdns = config.discovery.mdns;
         mesh_settings.static_peers =
             config.discovery.bootstrap.iter().chain(token.peers()).cloned().collect();
         mesh_settings.excluded_interfaces.push(config.vpn.interface.clone());
         mesh_settings.excluded_subnets =
-            vec![IpNet::V4(config.vpn.subnet), IpNet::V6(address::ula_prefix(token.keys().mesh_id))];
+            vec![IpNet::V4(config.vpn.subnet), IpNet::V6(address::ula_prefix(mesh_id))];
         let (mesh, mesh_events) = Mesh::start(mesh_settings).context("the mesh")?;
         for peer in once(host::read_peers(&root), &mut problems)? {
             // A remembered address that is none any more is no reason to stop.
@@ -117,9 +123,10 @@ impl Agent {
         }
         let orders = applies.then(|| roles::keep(root.clone(), config.clone(), seen));
         let search = if config.discovery.dht { DHT_SEARCH } else { LAN_SEARCH };
-        Ok(Self::assemble(super::agent::Parts {
+        let mut agent = Self::assemble(super::agent::Parts {
             root,
             config,
+            directories,
             bridge,
             node,
             ledger_file,
@@ -131,8 +138,12 @@ impl Agent {
             role_events,
             search,
             problems,
-            mesh_id: token.keys().mesh_id,
-        }))
+            mesh_id,
+        });
+        agent.tell_the_day();
+        // A rotation that ended before the files were written goes on here.
+        agent.renew_files();
+        Ok(agent)
     }
 }
 
@@ -169,6 +180,24 @@ fn identity(root: &Root, bridge: bool, problems: &mut Vec<Problem>) -> anyhow::R
         }
     }
     Ok(found.identity)
+}
+
+/// The network tokens: what was kept of rotations, as far as it belongs to the configured one.
+fn keyring(
+    root: &Root,
+    bridge: bool,
+    token: NetworkToken,
+    problems: &mut Vec<Problem>,
+) -> anyhow::Result<Keyring> {
+    if bridge {
+        return Ok(Keyring::new(token));
+    }
+    let Some(kept) = once(host::read_tokens(root), problems)? else { return Ok(Keyring::new(token)) };
+    Keyring::resume(token.clone(), &kept).or_else(|error| {
+        let what = format!("the network tokens that were kept: {error}");
+        problem(problems, Severity::Warning, what, "nothing; the configured one is used");
+        Ok(Keyring::new(token))
+    })
 }
 
 fn data_plane(

@@ -99,6 +99,17 @@ pub fn apply(plan: &Plan, root: &Root, services: &dyn Services) -> Result<Outcom
     Ok(outcome)
 }
 
+/// Takes away what any plan brought: units off, files and rules gone. Users' own steps are not run.
+pub(super) fn take_away(root: &Root, services: &dyn Services) -> Result<(), HostError> {
+    let plan = k3s::plan_nothing();
+    let mut outcome = Outcome::default();
+    turn_off(&plan, services, &mut outcome)?;
+    bring_files(&plan, root, services, &mut outcome)?;
+    guard_ports(&plan, root, services, &mut outcome);
+    tell(&outcome);
+    Ok(())
+}
+
 /// Whether this role of this cluster was applied before.
 fn is_applied(plan: &Plan, root: &Root) -> Result<bool, HostError> {
     let Some(planned) = &plan.applied else {

@@ -3,11 +3,15 @@
 use std::{fs, path::PathBuf};
 
 use super::{
-    Fingerprint, HostError, Likeness, Root,
+    HostError, Root,
+    fingerprint::fingerprint,
     name::{machine_id, valid_machine_id},
     state,
 };
-use crate::k3s::ServiceManager;
+use crate::{
+    identity::{Fingerprint, Likeness},
+    k3s::ServiceManager,
+};
 
 /// The agent's unit.
 pub const AGENT: &str = "c3os-agent";
@@ -111,7 +115,7 @@ pub fn keep_machine_id(root: &Root, early: bool, fresh: [u8; 16]) -> Result<Mach
 /// Whether this disk was made on another machine.
 fn is_a_copy(root: &Root) -> bool {
     let then: Option<Fingerprint> = state::peek(root, super::identity::FINGERPRINT);
-    then.is_some_and(|then| Fingerprint::of(root).likeness(&then) == Likeness::Different)
+    then.is_some_and(|then| fingerprint(root).likeness(&then) == Likeness::Different)
 }
 
 /// 32 digits that are also a random UUID (machine-id(5)).
@@ -180,7 +184,7 @@ mod tests {
         let product = root.path("/sys/class/dmi/id/product_uuid");
         fs::create_dir_all(product.parent().unwrap()).unwrap();
         fs::write(&product, "4c4c4544-0042-3510-8058-b7c04f4e3732").unwrap();
-        state::write(&root, super::super::identity::FINGERPRINT, &Fingerprint::of(&root)).unwrap();
+        state::write(&root, super::super::identity::FINGERPRINT, &fingerprint(&root)).unwrap();
         assert_eq!(keep_machine_id(&root, true, [1; 16]).unwrap(), MachineId::Unchanged);
         fs::write(&product, "9d1f3c40-1111-4242-8058-b7c04f4e3732").unwrap();
         assert_eq!(keep_machine_id(&root, true, [1; 16]).unwrap(), MachineId::Replaced);

@@ -74,6 +74,11 @@ struct Discovered {
     unreadable: Vec<HostError>,
 }
 
+/// Where the configuration files are.
+pub(super) fn files(root: &Root, mode: Mode, directories: &[PathBuf]) -> Vec<PathBuf> {
+    discover(root, mode, directories).sources.into_iter().map(|source| PathBuf::from(source.path)).collect()
+}
+
 /// Reads the configuration files: those of `directories`, or of the usual places if there are none. Directories are
 /// searched all the way down, in the order of paths, for `*.yaml` and `*.yml`.
 fn discover(root: &Root, mode: Mode, directories: &[PathBuf]) -> Discovered {

@@ -15,15 +15,15 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Fingerprint, HostError, Likeness, Root, state};
-use crate::identity::{Identity, NodeId};
+use super::{HostError, Root, fingerprint::fingerprint, state};
+use crate::identity::{Fingerprint, Identity, Likeness, NodeId};
 
 const NAME: &str = "identity";
 pub(super) const FINGERPRINT: &str = "fingerprint";
 /// What belongs to the member that an identity is, and not to the machine. `identity` comes last: as long as it is
 /// there, a move that a power cut ended is taken up again.
-const OF_THE_MEMBER: [&str; 8] =
-    ["applied", "certificate", "deployed", "lease", "name", "ledger", "pending", NAME];
+const OF_THE_MEMBER: [&str; 9] =
+    ["applied", "certificate", "deployed", "lease", "name", "ledger", "mark", "pending", NAME];
 
 /// This machine's identity, and how it came by it.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub fn load_identity(root: &Root, fresh: &Zeroizing<[u8; 32]>) -> Result<Identit
             return Err(HostError::Exposed { path, mode });
         }
     }
-    let here = Fingerprint::of(root);
+    let here = fingerprint(root);
     let found = match read(root) {
         Ok(Some(identity)) => {
             let then: Option<Fingerprint> = match state::read(root, FINGERPRINT) {

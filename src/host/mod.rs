@@ -18,18 +18,21 @@ mod boot;
 mod discover;
 mod fingerprint;
 mod identity;
+mod kubernetes;
 mod ledger;
 mod machine;
 mod name;
 mod observe;
 mod openrc;
 mod process;
+mod reset;
 mod root;
 mod services;
 mod state;
 mod systemd;
 #[cfg(test)]
 mod tests;
+mod token_file;
 
 use std::{io, path::PathBuf};
 
@@ -38,17 +41,20 @@ use crate::election::ClusterId;
 pub use apply::{Outcome, UnitAction, apply};
 pub use boot::{AGENT, MachineId, agent_is_enabled, keep_machine_id, set_agent_enabled};
 pub use discover::{Loaded, load_config};
-pub use fingerprint::{Fingerprint, Likeness};
 pub use identity::{IdentityFound, Origin, has_identity, load_identity};
+pub use kubernetes::delete_node;
 pub use ledger::LedgerFile;
 pub use machine::{Mode, inspect, local_networks, mode, other_provider};
 pub use name::{Names, fix_names, names};
 pub use observe::{K3sObserved, k3s_version, kubeconfig, observe};
+pub use reset::{reset, reset_objection};
 pub use root::Root;
 pub use services::{Services, UnitState, UnitStatus, detect};
 pub use state::{
-    read_applied, read_certificate, read_lease, read_peers, write_certificate, write_lease, write_peers,
+    peek_tokens, read_applied, read_certificate, read_lease, read_mark, read_peers, read_tokens,
+    write_certificate, write_lease, write_mark, write_peers, write_tokens,
 };
+pub use token_file::renew_token;
 
 /// What went wrong on the machine.
 #[derive(Debug, thiserror::Error)]

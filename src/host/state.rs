@@ -5,11 +5,11 @@
 use std::fmt::Write as _;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{HostError, Root};
-use crate::{address::Lease, k3s::Applied};
+use crate::{address::Lease, identity::NodeId, k3s::Applied, token::KeptTokens};
 
 const MAGIC: &str = "c3os-state 1 ";
 
@@ -68,6 +68,50 @@ pub fn read_peers(root: &Root) -> Result<Vec<String>, HostError> {
 /// [`HostError::File`].
 pub fn write_peers(root: &Root, peers: &[String]) -> Result<bool, HostError> {
     write(root, "peers", &peers)
+}
+
+/// Reads `tokens`: what this machine kept of the network token's replacements.
+///
+/// # Errors
+/// As [`read_applied`].
+pub fn read_tokens(root: &Root) -> Result<Option<KeptTokens>, HostError> {
+    read(root, "tokens")
+}
+
+/// Reads `tokens` if it is there, whole and ours to read, and touches nothing.
+pub fn peek_tokens(root: &Root) -> Option<KeptTokens> {
+    peek(root, "tokens")
+}
+
+/// Keeps the network tokens; whether they differed from what was kept.
+///
+/// # Errors
+/// [`HostError::File`].
+pub fn write_tokens(root: &Root, tokens: &KeptTokens) -> Result<bool, HostError> {
+    write(root, "tokens", tokens)
+}
+
+/// The highest number that an identity gave to an entry of its own: a ledger that knows of fewer has lost some.
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    id: NodeId,
+    mark: u64,
+}
+
+/// Reads `mark`, the highest number of an own entry, kept beside the identity; 0 if it is another identity's.
+///
+/// # Errors
+/// As [`read_applied`].
+pub fn read_mark(root: &Root, id: NodeId) -> Result<u64, HostError> {
+    Ok(read::<Mark>(root, "mark")?.filter(|kept| kept.id == id).map_or(0, |kept| kept.mark))
+}
+
+/// Keeps the highest number of an own entry that is on disk.
+///
+/// # Errors
+/// [`HostError::File`].
+pub fn write_mark(root: &Root, id: NodeId, mark: u64) -> Result<bool, HostError> {
+    write(root, "mark", &Mark { id, mark })
 }
 
 /// Reads a fact. A damaged file is moved aside, so that the next reading finds none.

@@ -195,6 +195,24 @@ pub fn plan(config: &Config, assignment: &Assignment, facts: &ClusterFacts, mach
     }
 }
 
+/// No k3s at all: units off, none of our files.
+pub fn plan_nothing() -> Plan {
+    let off = |role| UnitChange {
+        name: unit::Names::of(role).unit,
+        enabled: false,
+        started: false,
+        restart_on: Vec::new(),
+    };
+    Plan {
+        applied: None,
+        files: Vec::new(),
+        remove: every_path(),
+        units: vec![off(Role::Server), off(Role::Worker)],
+        ports: Ports::Open,
+        waits_for: Vec::new(),
+    }
+}
+
 /// Plain k3s, without a mesh and without agreement: what `k3s.enabled` or `k3s-agent.enabled` ask for. None if neither
 /// does.
 pub fn plan_alone(config: &Config, machine: &Machine) -> Option<Plan> {

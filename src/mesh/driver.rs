@@ -38,7 +38,7 @@ use super::{
     streams::{Door, Inbound, Opener, OverlayAddress, Purpose, Streams},
     transport,
 };
-use crate::{identity::NodeId, token::admission::AdmissionKeys};
+use crate::{identity::NodeId, token::Gate};
 
 /// From the connection to the proof.
 const ADMISSION: Duration = Duration::from_secs(5);
@@ -54,6 +54,7 @@ const REQUESTS: usize = 64;
 /// What the owner wants.
 pub(super) enum Order {
     Dial(Locator),
+    Gate(Gate),
     Close(oneshot::Sender<()>),
 }
 
@@ -75,6 +76,8 @@ struct Connection {
     /// The link stream was opened or accepted; there is one.
     linked: bool,
     announced: watch::Sender<bool>,
+    /// The token that it proved.
+    token: Option<[u8; 8]>,
 }
 
 impl Connection {
@@ -92,7 +95,9 @@ struct Resolved {
 pub(super) struct Driver {
     me: NodeId,
     swarm: Swarm<Streams>,
-    keys: AdmissionKeys,
+    gate: Gate,
+    /// The same, for multicast DNS.
+    lan_gate: watch::Sender<Gate>,
     listen_port: u16,
     max_neighbours: usize,
     contacts: Contacts,
@@ -142,10 +147,11 @@ impl Driver {
         listen(&mut swarm, listen_port)?;
         let (sightings, found) = mpsc::channel(32);
         let address_changed = Arc::new(Notify::new());
+        let lan_gate = watch::Sender::new(settings.gate.clone());
         if settings.mdns {
             let lan = Lan {
                 me,
-                keys: settings.keys.clone(),
+                gate: lan_gate.subscribe(),
                 listen_port,
                 selection: Selection {
                     only: settings.mdns_interfaces,
@@ -162,7 +168,8 @@ impl Driver {
         Ok(Self {
             me,
             swarm,
-            keys: AdmissionKeys::one(&settings.keys.admission),
+            gate: settings.gate,
+            lan_gate,
             listen_port,
             max_neighbours: settings.max_neighbours,
             contacts,
@@ -198,6 +205,7 @@ impl Driver {
                 Some(sighting) = self.found.recv() => self.handle_sighting(sighting),
                 Some(order) = self.orders.recv() => match order {
                     Order::Dial(locator) => self.contacts.learn_static(locator, Instant::now()),
+                    Order::Gate(gate) => self.set_gate(gate),
                     Order::Close(done) => closed = Some(Some(done)),
                 },
                 () = self.events.closed() => closed = Some(None),
@@ -276,7 +284,9 @@ impl Driver {
             addresses.into_iter().partition(|address| !self.swarm.behaviour().is_excluded(address.ip()));
         counters::lock(&self.counters).overlay_refused += overlay.len() as u64;
         let known = match &dial.whom {
-            Whom::Node(id) => self.connections.values().any(|connection| connection.peer == *id),
+            Whom::Node(id) => {
+                self.gate.is_banned(id) || self.connections.values().any(|connection| connection.peer == *id)
+            }
             Whom::Place(_) => false,
         };
         if underlay.is_empty() || known {
@@ -381,6 +391,12 @@ impl Driver {
             self.make_place();
         }
         self.contacts.handle_connected(peer, whom.as_ref());
+        if self.gate.is_banned(&peer) {
+            self.count_refusal(Refusal::Banned);
+            self.contacts.handle_gone(peer, true, now);
+            self.swarm.close_connection(id);
+            return;
+        }
         if dialled && self.neighbours.lock().contains_key(&peer) {
             // A place that turns out to be a neighbour's. Said at once, lest it believes that we lost the other one.
             self.swarm.close_connection(id);
@@ -395,6 +411,7 @@ impl Driver {
             door,
             linked: dialled,
             announced: watch::Sender::new(false),
+            token: None,
         };
         self.connections.insert(id, connection);
         self.count_connections();
@@ -425,7 +442,7 @@ impl Driver {
             me: self.me,
             peer: connection.peer,
             remote: connection.remote,
-            keys: self.keys.clone(),
+            gate: self.gate.clone(),
             hello: Hello { port: self.listen_port, full },
             door: connection.door.clone(),
             events: self.events.clone(),
@@ -470,12 +487,15 @@ impl Driver {
 
     fn handle_report(&mut self, report: Report) {
         match report {
-            Report::Proven(id) => {
+            Report::Proven(id, token) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.stage = Stage::Proven;
+                    connection.token = Some(token);
                     self.refusals.forget(&connection.peer);
                     self.refused_by.forget(&connection.peer);
                 }
+                // The rules may have changed while it proved.
+                self.end_what_the_gate_does_not_keep();
                 self.count_connections();
             }
             Report::Choice { connection, chosen, place, verdict } => {
@@ -550,9 +570,11 @@ impl Driver {
         let (peer, address) = (connection.peer, connection.remote);
         self.count_refusal(reason);
         let first = match reason {
-            Refusal::OtherToken | Refusal::OtherProtocol | Refusal::Silent => {
-                self.refusals.note(peer, Instant::now())
-            }
+            Refusal::OtherToken
+            | Refusal::OtherProtocol
+            | Refusal::Silent
+            | Refusal::Banned
+            | Refusal::Replaced => self.refusals.note(peer, Instant::now()),
             Refusal::ByPeer => self.refused_by.note(peer, Instant::now()),
             Refusal::Crowded | Refusal::TooSoon | Refusal::Full => false,
         };
@@ -565,6 +587,31 @@ impl Driver {
         let _ = self.events.try_send(MeshEvent::Refused { id: peer, address, reason });
         self.swarm.close_connection(id);
         self.forget(id);
+    }
+
+    /// Other tokens are good from now on, or somebody is banned.
+    fn set_gate(&mut self, gate: Gate) {
+        if gate == self.gate {
+            return;
+        }
+        self.gate = gate;
+        // Nobody asks with a replaced token any more, and its holders are answered.
+        self.lan_gate.send_replace(self.gate.clone());
+        self.refused_by = Refusals::default();
+        self.end_what_the_gate_does_not_keep();
+        // Who did not let us in with the old token may with the new one.
+        self.contacts.handle_network_changed(Instant::now());
+    }
+
+    fn end_what_the_gate_does_not_keep(&mut self) {
+        let out = self.connections.iter().filter(|(_, connection)| match &connection.token {
+            Some(token) => !self.gate.keeps(&connection.peer, token),
+            None => self.gate.is_banned(&connection.peer),
+        });
+        for id in out.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let banned = self.connections.get(&id).is_some_and(|one| self.gate.is_banned(&one.peer));
+            self.refuse(id, if banned { Refusal::Banned } else { Refusal::Replaced });
+        }
     }
 
     /// The connection is gone, or as good as gone.

@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Hello,
     /// The lower id's choice of this connection.
     Stay,
+    /// In the place of a hello, to somebody with a replaced token: what the owner has for it. Then the connection ends.
+    Errand,
     /// Of a later version.
     Unknown,
 }
@@ -40,6 +42,7 @@ pub(super) fn header(kind: Kind, length: usize) -> [u8; HEADER] {
         Kind::Message => 1,
         Kind::Hello => 2,
         Kind::Stay => 3,
+        Kind::Errand => 4,
         Kind::Unknown => 255,
     };
     let length = u32::try_from(length).expect("a message has at most 64 KiB").to_be_bytes();
@@ -53,6 +56,7 @@ pub(super) fn parse_header(bytes: [u8; HEADER]) -> Result<(Kind, usize), PeerFau
         1 => Kind::Message,
         2 => Kind::Hello,
         3 => Kind::Stay,
+        4 => Kind::Errand,
         _ => Kind::Unknown,
     };
     let length = u32::from_be_bytes([0, bytes[1], bytes[2], bytes[3]]) as usize;

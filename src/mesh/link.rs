@@ -33,7 +33,10 @@ use super::{
 };
 use crate::{
     identity::NodeId,
-    token::admission::{AdmissionError, AdmissionKeys, Initiator, Responder, Session, VERSION},
+    token::{
+        Gate, Verdict,
+        admission::{AdmissionError, Admitted, Initiator, Responder, Session, VERSION},
+    },
 };
 
 /// Somebody who had nothing to say for this long says so.
@@ -106,8 +109,8 @@ pub(super) enum End {
 
 /// What a link tells the driver.
 pub(super) enum Report {
-    /// The other side knows the token.
-    Proven(ConnectionId),
+    /// The other side knows this token, and is a member with it.
+    Proven(ConnectionId, [u8; 8]),
     /// May this connection stay? With `chosen` the lower id has said so already.
     Choice {
         connection: ConnectionId,
@@ -127,13 +130,21 @@ pub(super) struct Stay {
     pub(super) ended: oneshot::Sender<()>,
 }
 
+/// What somebody is who has proven a token.
+enum Proven {
+    /// A member, with this token.
+    Member([u8; 8]),
+    /// Here for the new token only.
+    Errand,
+}
+
 /// A connection whose link stream is to be run.
 pub(super) struct Link {
     pub(super) connection: ConnectionId,
     pub(super) me: NodeId,
     pub(super) peer: NodeId,
     pub(super) remote: SocketAddr,
-    pub(super) keys: AdmissionKeys,
+    pub(super) gate: Gate,
     pub(super) hello: Hello,
     pub(super) door: Door,
     pub(super) events: mpsc::Sender<MeshEvent>,
@@ -147,7 +158,7 @@ impl Link {
     pub(super) async fn run_dialler(self, opener: Opener) {
         let end = match opener.open(Purpose::Link).await {
             Ok(mut stream) => match self.prove(&mut stream).await {
-                Ok(()) => self.run_proven(stream).await,
+                Ok(proven) => self.run_proven(stream, proven).await,
                 Err(refusal) => End::Refused(refusal),
             },
             Err(OpenError::Unsupported) => End::Refused(Refusal::OtherProtocol),
@@ -159,7 +170,7 @@ impl Link {
     /// The side that was dialled: got the stream.
     pub(super) async fn run_dialled(self, mut stream: Stream) {
         let end = match self.challenge(&mut stream).await {
-            Ok(()) => self.run_proven(stream).await,
+            Ok(proven) => self.run_proven(stream, proven).await,
             Err(refusal) => End::Refused(refusal),
         };
         self.finish(end).await;
@@ -170,32 +181,46 @@ impl Link {
         let _ = self.reports.send(Report::Ended(self.connection, end)).await;
     }
 
-    async fn prove(&self, stream: &mut Stream) -> Result<(), Refusal> {
+    async fn prove(&self, stream: &mut Stream) -> Result<Proven, Refusal> {
         let session = Session { initiator: self.me, responder: self.peer, version: VERSION };
-        let initiator = Initiator::new(self.keys.clone(), session, rand::random());
+        let initiator = Initiator::new(self.gate.admission_keys(), session, rand::random());
         let challenge = read_short(stream).await.map_err(|_| Refusal::OtherProtocol)?;
         let (proved, proof) = initiator.handle_challenge(&challenge).map_err(refusal)?;
         write_short(stream, &proof).await.map_err(|_| Refusal::ByPeer)?;
         let answer = read_short(stream).await.map_err(|_| Refusal::ByPeer)?;
-        let admitted = proved.handle_answer(&answer).map_err(refusal)?;
-        tracing::debug!(peer = %self.peer, key = admitted.key, "the peer proved the token");
-        Ok(())
+        self.judge(proved.handle_answer(&answer).map_err(refusal)?)
     }
 
-    async fn challenge(&self, stream: &mut Stream) -> Result<(), Refusal> {
+    async fn challenge(&self, stream: &mut Stream) -> Result<Proven, Refusal> {
         let session = Session { initiator: self.peer, responder: self.me, version: VERSION };
-        let (responder, challenge) = Responder::new(self.keys.clone(), session, rand::random());
+        let (responder, challenge) = Responder::new(self.gate.admission_keys(), session, rand::random());
         write_short(stream, &challenge).await.map_err(|_| Refusal::OtherProtocol)?;
         let proof = read_short(stream).await.map_err(|_| Refusal::OtherProtocol)?;
         let (admitted, answer) = responder.handle_proof(&proof).map_err(refusal)?;
-        tracing::debug!(peer = %self.peer, key = admitted.key, "the peer proved the token");
-        write_short(stream, &answer).await.map_err(|_| Refusal::ByPeer)
+        let proven = self.judge(admitted)?;
+        write_short(stream, &answer).await.map_err(|_| Refusal::ByPeer)?;
+        Ok(proven)
     }
 
-    async fn run_proven(&self, mut stream: Stream) -> End {
+    /// What the token that it proved makes of the other side. Who is refused is not even answered.
+    fn judge(&self, admitted: Admitted) -> Result<Proven, Refusal> {
+        let token = self.gate.token_id(admitted.key).ok_or(Refusal::OtherToken)?;
+        tracing::debug!(peer = %self.peer, key = admitted.key, "the peer proved the token");
+        match self.gate.judge(&self.peer, &token) {
+            Verdict::Member => Ok(Proven::Member(token)),
+            Verdict::Errand => Ok(Proven::Errand),
+            Verdict::Refused if self.gate.is_banned(&self.peer) => Err(Refusal::Banned),
+            Verdict::Refused => Err(Refusal::Replaced),
+        }
+    }
+
+    async fn run_proven(&self, mut stream: Stream, proven: Proven) -> End {
+        let Proven::Member(token) = proven else {
+            return timeout(CHOICE, self.run_errand(stream)).await.unwrap_or(End::Silent);
+        };
         // Before our hello goes out: the other side may ask as soon as it has it.
         self.door.open();
-        if self.reports.send(Report::Proven(self.connection)).await.is_err() {
+        if self.reports.send(Report::Proven(self.connection, token)).await.is_err() {
             return End::Closed;
         }
         match timeout(CHOICE, self.choose(&mut stream)).await {
@@ -203,6 +228,22 @@ impl Link {
             Ok(Err(end)) => end,
             Err(_) => End::Silent,
         }
+    }
+
+    /// Gives the other side what the owner has for it, and waits until it hangs up.
+    async fn run_errand(&self, mut stream: Stream) -> End {
+        let (reply, answer) = oneshot::channel();
+        if self.events.send(MeshEvent::Errand { id: self.peer, reply }).await.is_err() {
+            return End::Closed;
+        }
+        if let Ok(bytes) = answer.await
+            && bytes.len() <= MAXIMUM_MESSAGE
+            && write_frame(&mut stream, Kind::Errand, &bytes).await.is_ok()
+        {
+            // Closing first could take the frame away from it.
+            while read_frame(&mut stream).await.is_ok() {}
+        }
+        End::Refused(Refusal::Replaced)
     }
 
     async fn choose(&self, stream: &mut Stream) -> Result<(Stay, SocketAddr), End> {
@@ -236,6 +277,10 @@ impl Link {
         loop {
             match read_frame(stream).await? {
                 (Kind::Hello, bytes) => return Hello::parse(&bytes).map_err(End::Fault),
+                (Kind::Errand, bytes) => {
+                    let _ = self.events.send(MeshEvent::Replaced { from: self.peer, bytes }).await;
+                    return Err(End::Refused(Refusal::ByPeer));
+                }
                 (Kind::Unknown | Kind::Beat, _) => {}
                 (Kind::Message | Kind::Stay, _) => return Err(End::Fault(PeerFault::OutOfPlace)),
             }
@@ -247,7 +292,9 @@ impl Link {
             match read_frame(stream).await.map_err(|_| End::Duplicate)? {
                 (Kind::Stay, _) => return Ok(()),
                 (Kind::Unknown | Kind::Beat, _) => {}
-                (Kind::Message | Kind::Hello, _) => return Err(End::Fault(PeerFault::OutOfPlace)),
+                (Kind::Message | Kind::Hello | Kind::Errand, _) => {
+                    return Err(End::Fault(PeerFault::OutOfPlace));
+                }
             }
         }
     }
@@ -296,7 +343,7 @@ impl Link {
                         return End::Closed;
                     }
                 }
-                Kind::Hello | Kind::Stay => return End::Fault(PeerFault::OutOfPlace),
+                Kind::Hello | Kind::Stay | Kind::Errand => return End::Fault(PeerFault::OutOfPlace),
             }
         }
     }

@@ -18,6 +18,8 @@
 //! - Two nodes that dial each other keep one connection: the one that the lower id chooses.
 //! - TCP is preferred to QUIC: a killed process is noticed at once because its kernel closes the connection. A peer
 //!   that vanishes without a word (a cut cable) is given up after 16 s of silence.
+//! - While a token is replaced the [`Gate`] holds several. Whoever proves one that only fetches the new one gets what
+//!   the owner has for it, and the connection ends (`Errand`).
 //! - At most `max_neighbours`: beyond it nobody is dialled, and who dials is told "full" after admission.
 //! - Nothing is dialled or accepted at excluded (overlay) addresses: no tunnel in the tunnel.
 
@@ -47,7 +49,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     identity::{Identity, NodeId},
-    token::NetworkKeys,
+    token::Gate,
 };
 
 pub use counters::Counters;
@@ -72,8 +74,8 @@ const EVENTS: usize = 256;
 pub struct MeshSettings {
     /// Who we are; its key is libp2p's too.
     pub identity: Arc<Identity>,
-    /// What the network token gave.
-    pub keys: NetworkKeys,
+    /// Who gets in, and with which token; see [`Mesh::set_gate`].
+    pub gate: Gate,
     /// TCP and UDP port for libp2p (4001); if it is taken, or 0, a free one is used.
     pub listen_port: u16,
     /// Look for others by multicast DNS.
@@ -94,11 +96,11 @@ pub struct MeshSettings {
 
 impl MeshSettings {
     /// Settings as the agent uses them unless told otherwise.
-    pub fn new(identity: Arc<Identity>, keys: NetworkKeys) -> Self {
+    pub fn new(identity: Arc<Identity>, gate: Gate) -> Self {
         let not_underlay = ["c3os*", "cni*", "flannel*", "docker*", "kube-*", "cali*"];
         Self {
             identity,
-            keys,
+            gate,
             listen_port: 4001,
             mdns: true,
             mdns_interfaces: Vec::new(),
@@ -128,6 +130,10 @@ pub enum RequestKind {
 pub enum Refusal {
     /// It does not know our token.
     OtherToken,
+    /// It is banned.
+    Banned,
+    /// It knows a token that is no longer good for it.
+    Replaced,
     /// It turned us away after our proof: it has another token, or it is crowded.
     ByPeer,
     /// It did not open the protocol, or said what the protocol does not have.
@@ -174,6 +180,20 @@ pub enum MeshEvent {
         bytes: Vec<u8>,
         /// Takes the answer, at most [`MAXIMUM_REQUEST`] bytes.
         reply: oneshot::Sender<Vec<u8>>,
+    },
+    /// Somebody came with a token that was replaced, and may fetch the new one. Dropping `reply` refuses.
+    Errand {
+        /// Who.
+        id: NodeId,
+        /// Takes what it gets, at most [`MAXIMUM_MESSAGE`] bytes.
+        reply: oneshot::Sender<Vec<u8>>,
+    },
+    /// Our own token was replaced: this is what a member has for us.
+    Replaced {
+        /// Who says so.
+        from: NodeId,
+        /// What, at most [`MAXIMUM_MESSAGE`] bytes.
+        bytes: Vec<u8>,
     },
     /// Multicast DNS names a node that was not known; it may be anybody until it is up.
     Found {
@@ -290,6 +310,12 @@ impl Mesh {
         // Full or gone: the mesh is ending, or somebody dials without pause.
         let _ = self.orders.try_send(Order::Dial(locator));
         Ok(())
+    }
+
+    /// Lets others in by other rules from now on. Connections that these do not keep end at once.
+    pub async fn set_gate(&self, gate: Gate) {
+        // Gone: the mesh is ending.
+        let _ = self.orders.send(Order::Gate(gate)).await;
     }
 
     /// The TCP and UDP port that libp2p listens on.

@@ -21,7 +21,7 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    fn of(&mut self, ledger: &Ledger, key: &str) -> Vec<Certificate> {
+    pub(super) fn of(&mut self, ledger: &Ledger, key: &str) -> Vec<Certificate> {
         let entries: Vec<_> = ledger.with_prefix(key).filter(|entry| entry.key().as_str() == key).collect();
         self.by_entry.retain(|hash, _| entries.iter().any(|entry| entry.hash() == hash));
         let parse = |bytes: &[u8]| {

@@ -11,7 +11,7 @@ use crate::{
     election::{Assignment, ClusterId, FoundingSettings, Role},
     identity::NodeId,
     k3s::{Applied, CaHash, ClusterFacts},
-    token::MeshId,
+    token::{Gate, KeptTokens, Keyring, MeshId},
 };
 
 /// What a member is told once, at its start.
@@ -70,7 +70,7 @@ impl Settings {
 }
 
 /// What was kept on disk from the last run.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Kept {
     /// The ledger's file; none: there is none.
     pub ledger: Option<Vec<u8>>,
@@ -82,6 +82,10 @@ pub struct Kept {
     pub lease: Option<Lease>,
     /// What was applied to this machine.
     pub applied: Option<Applied>,
+    /// The network tokens; without any the token is never replaced.
+    pub tokens: Option<Keyring>,
+    /// The highest number that one of our entries ever had, kept beside the identity; 0: not known.
+    pub mark: u64,
 }
 
 /// What was seen on this machine.
@@ -91,6 +95,10 @@ pub enum Observed {
     DiscoveryExhausted,
     /// Where our data socket may be reached.
     Candidates(Vec<SocketAddr>),
+    /// The date: days since 1970, UTC. Only how long a replaced token is good for fetching the new one hangs on it.
+    Day(u64),
+    /// The tokens of the last [`Event::Tokens`] are on disk.
+    TokensKept,
     /// The certificate of [`Event::Pin`] is on disk, for good.
     Pinned(Vec<u8>),
     /// A role was applied, or was found applied.
@@ -125,6 +133,10 @@ pub enum Event {
     /// This machine belongs to the cluster of this certificate from now on: keep it on disk, synced, then
     /// [`Observed::Pinned`].
     Pin(Vec<u8>),
+    /// The network tokens of this machine changed: keep them on disk, synced, then [`Observed::TokensKept`].
+    Tokens(Box<KeptTokens>),
+    /// Who gets in, and with which token, from now on.
+    Gate(Gate),
     /// Where every other member is, complete; replaces the last one.
     Members(BTreeMap<NodeId, Whereabouts>),
     /// This role is to be applied, whatever was applied before.
@@ -181,5 +193,19 @@ pub enum Command {
         node: NodeId,
         /// The role.
         role: Role,
+    },
+    /// Replace the network token.
+    Rotate,
+    /// Forget a node that is gone.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+    /// Never let a node in again.
+    Ban {
+        /// The node.
+        node: NodeId,
+        /// Replace nothing that it knows.
+        keep_token: bool,
     },
 }

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::{
     config::{NetworkId, RoleSetting},
@@ -103,6 +104,9 @@ pub(super) struct Sealed {
     pub(super) role: Role,
     /// The box, in base64: what serde makes of bytes is twice as long.
     pub(super) boxed: String,
+    /// [`ClusterSecrets::generation`] of what is in it.
+    #[serde(default)]
+    pub(super) generation: u32,
 }
 
 /// What opens a cluster. It has no `Debug`.
@@ -112,4 +116,14 @@ pub(super) struct ClusterSecrets {
     pub(super) server_token: Option<String>,
     /// Lets a worker join.
     pub(super) agent_token: String,
+    /// How often they were made anew.
+    #[serde(default)]
+    pub(super) generation: u32,
+}
+
+impl Drop for ClusterSecrets {
+    fn drop(&mut self) {
+        self.server_token.zeroize();
+        self.agent_token.zeroize();
+    }
 }

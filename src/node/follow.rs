@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Assignments, Event, Node, RoleOrder, Whereabouts, fact, lead,
+    Assignments, Event, Node, RoleOrder, Whereabouts, fact,
     members::{Members, read},
+    secrets,
 };
 use crate::{
     address,
@@ -30,7 +31,7 @@ impl Node {
 
     /// What k3s has to know of the cluster on this machine.
     fn cluster_facts(&self, cluster: &Cluster, assignments: &Assignments) -> ClusterFacts {
-        let secrets = lead::secrets_for(&self.ledger, &self.identity, cluster);
+        let secrets = secrets::secrets_for(&self.ledger, &self.identity, cluster);
         let server_key = fact::in_network("server", &cluster.network_id);
         let server = read::<fact::Server>(&self.ledger, cluster.founder, &server_key)
             .filter(|server| server.cluster_id == cluster.cluster_id);
@@ -40,7 +41,7 @@ impl Node {
             server_up: server.as_ref().is_some_and(|server| server.up),
             ca_hash: server.and_then(|server| server.ca_hash),
             server_token: secrets.as_ref().and_then(|secrets| secrets.server_token.clone()).map(Secret::new),
-            agent_token: secrets.map(|secrets| Secret::new(secrets.agent_token)),
+            agent_token: secrets.as_ref().map(|secrets| Secret::new(secrets.agent_token.clone())),
         }
     }
 

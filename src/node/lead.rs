@@ -1,11 +1,9 @@
-//! What the lead of a cluster does: roles, addresses and names for nodes, secrets for those they are for.
+//! What the lead of a cluster does: roles, addresses and names for nodes.
 
 use std::time::Instant;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-
 use super::{
-    Assignments, Node, fact, fresh,
+    Assignments, Node, fact,
     members::{Members, read},
 };
 use crate::{
@@ -14,12 +12,9 @@ use crate::{
         Assignment, Cluster, Role,
         roles::{self, NodeView, RolesView},
     },
-    identity::{Identity, NodeId},
+    identity::NodeId,
     ledger::{self, Ledger},
 };
-
-/// What a box of secrets is sealed for.
-const SECRETS: &str = "c3os cluster secrets";
 
 /// What the lead of `cluster` assigned, as everybody reads it.
 pub(super) fn assignments(ledger: &Ledger, cluster: &Cluster) -> Assignments {
@@ -29,25 +24,6 @@ pub(super) fn assignments(ledger: &Ledger, cluster: &Cluster) -> Assignments {
         .filter_map(|entry| Some((entry.author(), ledger::decode::<Assignment>(entry.value()).ok()?)))
         .collect();
     roles::standing(cluster, written)
-}
-
-/// The secrets that the lead sealed to us.
-pub(super) fn secrets_for(
-    ledger: &Ledger,
-    identity: &Identity,
-    cluster: &Cluster,
-) -> Option<fact::ClusterSecrets> {
-    let key = fact::about("secret", &cluster.network_id, &identity.id());
-    let sealed = read::<fact::Sealed>(ledger, roles::lead(cluster), &key)?;
-    if sealed.cluster_id != cluster.cluster_id {
-        return None;
-    }
-    let boxed = BASE64_STANDARD.decode(&sealed.boxed).ok()?;
-    let opened = identity
-        .open(SECRETS, &boxed)
-        .inspect_err(|error| tracing::warn!(%error, "The cluster's secrets for this node cannot be opened"))
-        .ok()?;
-    ledger::decode(&opened).ok()
 }
 
 impl Node {
@@ -61,6 +37,8 @@ impl Node {
     ) {
         let view = self.roles_view(members, cluster, assignments);
         for assignment in roles::assign(&view) {
+            // What a role may know comes before the role: a promoted worker finds the server token there.
+            self.hand_out_secrets(cluster, assignment.node, assignment.role, now);
             let key = fact::about("assignment", &cluster.network_id, &assignment.node);
             self.said.say(&mut self.ledger, &key, &assignment, now);
         }
@@ -102,65 +80,6 @@ impl Node {
         }
     }
 
-    /// Makes the secrets once, keeps them sealed to ourselves, and seals to every node what its role needs.
-    fn share_secrets(&mut self, cluster: &Cluster, assignments: &Assignments, now: Instant) {
-        let me = self.id();
-        let own_key = fact::about("secret", &cluster.network_id, &me);
-        let secrets = match secrets_for(&self.ledger, &self.identity, cluster) {
-            Some(secrets) => secrets,
-            // Being written already.
-            None if self.ledger.latest(&own_key).is_some() => return,
-            None => {
-                let token =
-                    |rng: &mut _| fresh(rng).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-                let secrets = fact::ClusterSecrets {
-                    server_token: Some(token(&mut self.rng)),
-                    agent_token: token(&mut self.rng),
-                };
-                self.seal(cluster, me, Role::Server, &secrets, now);
-                return;
-            }
-        };
-        for (node, assignment) in assignments.iter().filter(|(node, _)| **node != me) {
-            let key = fact::about("secret", &cluster.network_id, node);
-            let given = self.ledger.latest(&key).and_then(|bytes| ledger::decode::<fact::Sealed>(bytes).ok());
-            let has = given
-                .is_some_and(|given| given.cluster_id == cluster.cluster_id && given.role == assignment.role);
-            if !has {
-                self.seal(cluster, *node, assignment.role, &secrets, now);
-            }
-        }
-    }
-
-    /// Seals the part of the secrets that a role needs to one node.
-    fn seal(
-        &mut self,
-        cluster: &Cluster,
-        node: NodeId,
-        role: Role,
-        secrets: &fact::ClusterSecrets,
-        now: Instant,
-    ) {
-        let server_token = match role {
-            Role::Server => secrets.server_token.clone(),
-            Role::Worker => None,
-        };
-        let part = fact::ClusterSecrets { server_token, agent_token: secrets.agent_token.clone() };
-        let Ok(plain) = ledger::encode(&part).map(zeroize::Zeroizing::new) else { return };
-        match node.seal(SECRETS, &plain, fresh(&mut self.rng)) {
-            Ok(boxed) => {
-                let sealed = fact::Sealed {
-                    cluster_id: cluster.cluster_id,
-                    role,
-                    boxed: BASE64_STANDARD.encode(boxed),
-                };
-                let key = fact::about("secret", &cluster.network_id, &node);
-                self.said.say(&mut self.ledger, &key, &sealed, now);
-            }
-            Err(error) => tracing::warn!(%node, %error, "The cluster's secrets cannot be sealed to a node"),
-        }
-    }
-
     /// An operator asks for another role of a node. Only the lead can answer.
     ///
     /// # Errors
@@ -172,7 +91,7 @@ impl Node {
         if roles::lead(&cluster) != self.id() {
             return Err(format!("only the lead, {}, can assign roles", roles::lead(&cluster)));
         }
-        let members = Members::of(&self.ledger, &self.connected);
+        let members = Members::of(&self.ledger, &self.connected, &self.outside);
         let view = self.roles_view(&members, &cluster, &self.assignments());
         roles::check(&view, &node, role).map_err(|error| error.to_string())?;
         self.said.say(&mut self.ledger, &fact::about("request", &cluster.network_id, &node), &role, now);

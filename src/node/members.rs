@@ -7,7 +7,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{fact, liveness};
+use super::{bans::Outside, fact, liveness};
 use crate::{
     address::Claim,
     config::NetworkId,
@@ -15,7 +15,7 @@ use crate::{
     ledger::{self, Ledger},
 };
 
-/// All members, those that are away included.
+/// All members, those that are away included, those outside left out.
 pub(super) struct Members {
     by_id: BTreeMap<NodeId, MemberFacts>,
     live: BTreeSet<NodeId>,
@@ -30,10 +30,11 @@ pub(super) struct MemberFacts {
 }
 
 impl Members {
-    pub(super) fn of(ledger: &Ledger, connected: &BTreeSet<NodeId>) -> Self {
+    pub(super) fn of(ledger: &Ledger, connected: &BTreeSet<NodeId>, outside: &Outside) -> Self {
         let me = ledger.id();
         let mut by_id: BTreeMap<NodeId, MemberFacts> = ledger
             .authors()
+            .filter(|author| *author == me || !outside.contains(author))
             .map(|author| {
                 let facts = MemberFacts {
                     machine: read(ledger, author, fact::MACHINE),
@@ -47,7 +48,9 @@ impl Members {
             .collect();
         by_id.entry(me).or_default();
         let claims = by_id.iter().map(|(id, facts)| (*id, facts.neighbours.clone())).collect();
-        let live = liveness::live(me, connected, &claims);
+        let connected = connected.iter().copied().filter(|peer| !outside.contains(peer)).collect();
+        let mut live = liveness::live(me, &connected, &claims);
+        live.retain(|node| *node == me || !outside.contains(node));
         Self { by_id, live }
     }
 

@@ -12,6 +12,7 @@
 //! An own entry is visible and leaves only after it was written, so a crash never takes back what others have seen.
 
 mod ballots;
+mod bans;
 mod event;
 mod fact;
 mod follow;
@@ -19,8 +20,12 @@ mod lead;
 mod liveness;
 mod members;
 mod picture;
+mod rotation;
 mod said;
+mod secrets;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -32,15 +37,19 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     address::{AddressError, AddressLease, Drawer, Lease, LeaseSettings, Pool},
-    election::{Acceptor, Act, Assignment, Certificate, ClusterId, Founding, Proposer, Register, Role, View},
+    election::{
+        Acceptor, Act, Assignment, Certificate, Cluster, ClusterId, Founding, Proposer, Register, Role, View,
+    },
     identity::{Identity, NodeId},
     ledger::{Ledger, PeerFault, Write},
 };
 
 use ballots::Certificates;
+use bans::Outside;
 pub use event::{Command, Event, Kept, Observed, RoleOrder, Settings, Whereabouts};
 use members::Members;
 pub use picture::named as named_counters;
+use rotation::Tokens;
 use said::Said;
 
 /// How long a change of our connections waits for further ones before it is told: many come at once when machines
@@ -59,6 +68,10 @@ pub struct Node {
     certificates: Certificates,
     /// The cluster that this machine belongs to, once that is on its disk.
     pinned: Option<Certificate>,
+    /// The cluster whose lead is believed: the pinned one, else the only one that there is.
+    followed: Option<Cluster>,
+    outside: Outside,
+    tokens: Tokens,
     connected: BTreeSet<NodeId>,
     neighbours_due: Option<Instant>,
     seen: Seen,
@@ -113,6 +126,10 @@ impl Node {
             None if kept.new_identity => (Ledger::new(identity.clone(), fresh(&mut rng), now), Vec::new()),
             disk => Ledger::restore(identity.clone(), fresh(&mut rng), &disk.unwrap_or_default(), now),
         };
+        let mut ledger = ledger;
+        if kept.mark > 0 {
+            ledger.handle_mark(kept.mark, now);
+        }
         let mut damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
         let pinned = kept.pinned.and_then(|bytes| match Certificate::parse(&bytes) {
             Ok(certificate) => Some(certificate),
@@ -142,6 +159,9 @@ impl Node {
             rng,
             certificates: Certificates::default(),
             pinned,
+            followed: None,
+            outside: Outside::default(),
+            tokens: Tokens::new(kept.tokens),
             connected: BTreeSet::new(),
             neighbours_due: None,
             told: Told::default(),
@@ -197,6 +217,8 @@ impl Node {
                 self.seen.not_applied = None;
                 self.seen.applied = Some(applied);
             }
+            Observed::Day(day) => self.handle_day(day),
+            Observed::TokensKept => self.handle_tokens_kept(),
             Observed::Pinned(certificate) => match Certificate::parse(&certificate) {
                 Ok(certificate) => {
                     self.pinned.get_or_insert(certificate);
@@ -223,6 +245,9 @@ impl Node {
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), String> {
         let outcome = match command {
             Command::SetRole { node, role } => self.request_role(node, role, now),
+            Command::Rotate => self.rotate(now),
+            Command::Remove { node } => self.remove_node(node, now),
+            Command::Ban { node, keep_token } => self.ban_node(node, keep_token, now),
         };
         self.evaluate(now);
         outcome
@@ -285,7 +310,12 @@ impl Node {
         if !std::mem::take(&mut self.due) {
             return;
         }
-        let members = Members::of(&self.ledger, &self.connected);
+        self.followed = self.followed();
+        self.outside = self
+            .followed
+            .as_ref()
+            .map_or_else(Outside::default, |cluster| Outside::read(&self.ledger, cluster));
+        let members = Members::of(&self.ledger, &self.connected, &self.outside);
         self.introduce(now);
         let assignments = self.assignments();
         let founder = self.pinned.as_ref().map(|pinned| pinned.cluster().founder);
@@ -296,10 +326,17 @@ impl Node {
             if let Some(certificate) = self.pinned.clone() {
                 if certificate.cluster().founder == self.id() {
                     self.lead(&members, certificate.cluster(), &assignments, now);
+                    self.lead_rotation(&members, certificate.cluster(), now);
                 }
                 self.follow(certificate.cluster(), &assignments);
             }
         }
+        let followed = self.followed.clone();
+        if let Some(cluster) = &followed {
+            self.come_back(cluster, now);
+            self.follow_rotation(cluster, now);
+        }
+        self.watch_the_gate(followed.as_ref());
         self.tell(&members, &assignments);
         self.shown = false;
     }
@@ -320,7 +357,8 @@ impl Node {
             candidates: self.seen.candidates.clone(),
         };
         self.said.say(&mut self.ledger, fact::MACHINE, &machine, now);
-        if self.neighbours_due.is_some_and(|due| due <= now) {
+        let changed = self.neighbours_due.is_some_and(|due| due <= now);
+        if changed || self.said.fades(fact::NEIGHBOURS, now) {
             self.neighbours_due = None;
             let neighbours = fact::Neighbours(self.connected.clone());
             self.said.say(&mut self.ledger, fact::NEIGHBOURS, &neighbours, now);
@@ -384,11 +422,42 @@ impl Node {
         )
     }
 
+    /// The cluster whose lead is believed.
+    fn followed(&mut self) -> Option<Cluster> {
+        if let Some(pinned) = &self.pinned {
+            return Some(pinned.cluster().clone());
+        }
+        let key = Certificate::key(self.settings.network_id());
+        let founded = self.certificates.of(&self.ledger, &key);
+        let mut clusters = founded.iter().map(|certificate| certificate.cluster());
+        let first = clusters.next()?;
+        clusters.all(|other| other.cluster_id == first.cluster_id).then(|| first.clone())
+    }
+
+    /// Who gets in now, and with which token.
+    pub fn gate(&self) -> &crate::token::Gate {
+        self.tokens.gate()
+    }
+
+    /// The highest number of our entries that are on disk for sure.
+    pub fn written_mark(&self) -> u64 {
+        bans::last_word(&self.ledger, self.id())
+    }
+
+    /// The network tokens that this machine holds.
+    pub fn tokens(&self) -> Option<&crate::token::Keyring> {
+        self.tokens.current()
+    }
+
     /// What the lead of our cluster assigned.
     fn assignments(&self) -> Assignments {
         self.pinned
             .as_ref()
             .map(|pinned| lead::assignments(&self.ledger, pinned.cluster()))
+            .map(|mut assignments| {
+                assignments.retain(|node, _| !self.outside.banned.contains(node));
+                assignments
+            })
             .unwrap_or_default()
     }
 

@@ -16,7 +16,7 @@ use crate::{
 impl Node {
     /// What this member knows and may show. The driver adds what only it sees: paths, its own counters.
     pub fn snapshot(&self) -> Snapshot {
-        let members = Members::of(&self.ledger, &self.connected);
+        let members = Members::of(&self.ledger, &self.connected, &self.outside);
         let assignments = self.assignments();
         let mut shown: Vec<Member> = members
             .iter()
@@ -38,6 +38,8 @@ impl Node {
             members: shown,
             peers: Vec::new(),
             problems: self.problems(),
+            rotation: self.rotation_shown(),
+            banned: self.outside.banned.iter().copied().collect(),
             counters: self.counters(),
         }
     }
@@ -160,6 +162,17 @@ impl Node {
             | FoundingStatus::Accepting { .. }
             | FoundingStatus::Founded(_)
             | FoundingStatus::Pinned { .. } => {}
+        }
+        if self.outside.banned.contains(&self.id()) {
+            let what = "this machine was banned from its cluster".to_owned();
+            problem(
+                Severity::Error,
+                what,
+                "`c3os reset --new-identity` and the new token make it a new member",
+            );
+        }
+        if let Some(what) = self.token_trouble() {
+            problem(Severity::Error, what.to_owned(), "put the new token into its config.yaml by hand");
         }
         if let Some(why) = &self.seen.not_applied {
             problem(

@@ -34,8 +34,7 @@ impl Said {
 
     /// The same for a fact that is encoded already.
     pub(super) fn say_bytes(&mut self, ledger: &mut Ledger, key: &str, bytes: Vec<u8>, now: Instant) {
-        let fades = self.again.get(key).is_some_and(|again| *again <= now);
-        if ledger.latest(key) == Some(bytes.as_slice()) && !fades {
+        if ledger.latest(key) == Some(bytes.as_slice()) && !self.fades(key, now) {
             return;
         }
         let ttl = self.visitor.then_some(VISIT);
@@ -45,6 +44,11 @@ impl Said {
             }
             Err(error) => tracing::error!(key, %error, "A fact cannot be said"),
         }
+    }
+
+    /// Whether a visitor's fact has to be said again.
+    pub(super) fn fades(&self, key: &str, now: Instant) -> bool {
+        self.again.get(key).is_some_and(|again| *again <= now)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {

@@ -10,6 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use super::rotation::Phase;
 use crate::{
     config::{NetworkId, RoleSetting},
     election::Role,
@@ -29,6 +30,12 @@ pub struct Snapshot {
     pub members: Vec<Member>,
     /// What the data plane knows of each peer; empty without an interface.
     pub peers: Vec<Path>,
+    /// The replacement of the network token that was begun last.
+    #[serde(default)]
+    pub rotation: Option<Rotation>,
+    /// Who is never let in again.
+    #[serde(default)]
+    pub banned: Vec<NodeId>,
     /// What somebody should know or mend, the worst first.
     pub problems: Vec<Problem>,
     /// Counts by `room.reason`, each from the start of the agent.
@@ -68,10 +75,27 @@ impl Snapshot {
             role: RoleState::default(),
             members: Vec::new(),
             peers: Vec::new(),
+            rotation: None,
+            banned: Vec::new(),
             problems: Vec::new(),
             counters: BTreeMap::new(),
         }
     }
+}
+
+/// How far the replacement of the network token is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its phase.
+    pub phase: Phase,
+    /// Somebody was banned: the old token lets nobody in who was not known before.
+    pub closed: bool,
+    /// The rotation whose token this member uses; 0: the first token. None: it was given none.
+    pub used: Option<u32>,
+    /// Those who are there and keep it from its next phase.
+    pub waits_for: Vec<NodeId>,
 }
 
 /// One member of the mesh, as the ledger tells.

@@ -54,14 +54,9 @@ impl AdmissionKeys {
         Self(vec![Zeroizing::new(*key)])
     }
 
-    /// Adds a key that is less preferred than those before it (the token that is being replaced). Beyond
-    /// [`MAXIMUM_KEYS`] it is left out, and false comes back.
-    pub fn push(&mut self, key: &[u8; 32]) -> bool {
-        let room = self.0.len() < MAXIMUM_KEYS;
-        if room {
-            self.0.push(Zeroizing::new(*key));
-        }
-        room
+    /// Several keys, the most preferred first; those beyond [`MAXIMUM_KEYS`] are left out.
+    pub fn several<'a>(keys: impl IntoIterator<Item = &'a [u8; 32]>) -> Self {
+        Self(keys.into_iter().take(MAXIMUM_KEYS).map(|key| Zeroizing::new(*key)).collect())
     }
 }
 

@@ -76,7 +76,7 @@ impl From<MeshId> for String {
 }
 
 /// Every key that comes from one token. Wiped from memory when dropped; has no `Debug`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NetworkKeys {
     /// Which mesh this is.
     pub mesh_id: MeshId,
@@ -167,6 +167,11 @@ pub(super) fn key_text(random: &[u8], count: usize) -> Zeroizing<String> {
     }
     assert_eq!(text.len(), count, "256 bytes leave {count} after dropping one in 32");
     text
+}
+
+/// What a whole token is made of, from 32 secret bytes.
+pub(super) fn stretched(seed: &[u8; 32]) -> Zeroizing<[u8; 160]> {
+    Zeroizing::new(expand(&Hkdf::<Sha256>::new(None, seed), "c3os token v1 successor"))
 }
 
 fn expand<const N: usize>(source: &Hkdf<Sha256>, info: &str) -> [u8; N] {

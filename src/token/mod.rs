@@ -11,6 +11,8 @@
 pub mod admission;
 mod document;
 mod error;
+mod gate;
+mod keyring;
 mod keys;
 mod text;
 
@@ -20,6 +22,8 @@ use zeroize::Zeroizing;
 
 use document::{Extension, Fields, Otp};
 pub use error::TokenError;
+pub use gate::{Gate, Right, Verdict};
+pub use keyring::{KeptTokens, Keyring};
 pub use keys::{MeshId, MeshIdError, NetworkKeys};
 
 /// The interval of the original's `c3os generate-token`: its codes never rotate. It has no effect here.
@@ -64,12 +68,12 @@ impl NetworkToken {
         Ok(Self { fields, extension: Some(Extension { mesh_id, peers }) })
     }
 
-    /// Makes the token that replaces this one: new keys, the same mesh and peers. `random` as in
-    /// [`NetworkToken::generate`].
+    /// Makes the token that replaces this one from 32 secret bytes: new keys, the same mesh and peers. Every token of
+    /// the mesh gives the same one.
     #[must_use]
-    pub fn successor(&self, random: &[u8; 160]) -> Self {
+    pub fn successor(&self, seed: &[u8; 32]) -> Self {
         let extension = Extension { mesh_id: self.mesh_id(), peers: self.peers().to_vec() };
-        Self { fields: fields_from(random), extension: Some(extension) }
+        Self { fields: fields_from(&keys::stretched(seed)), extension: Some(extension) }
     }
 
     /// The token as one line: standard base64 of the YAML document.
@@ -93,6 +97,12 @@ impl NetworkToken {
     /// Derives every key of the mesh.
     pub fn keys(&self) -> NetworkKeys {
         NetworkKeys::derive(&keys::canonical(self.fields.secrets()), self.mesh_id())
+    }
+
+    /// Whether both give the same keys.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.keys() == other.keys()
     }
 
     fn mesh_id(&self) -> MeshId {

@@ -124,6 +124,8 @@ pub struct Tunnel {
     sessions: BTreeMap<SessionId, NodeId>,
     out: Output,
     tickets: u64,
+    /// Keys that peers may use besides ours, while the network token is replaced.
+    other_psks: Vec<Zeroizing<[u8; 32]>>,
 }
 
 impl Tunnel {
@@ -136,6 +138,7 @@ impl Tunnel {
             sessions: BTreeMap::new(),
             out: Output { counters, ..Output::default() },
             tickets: 0,
+            other_psks: Vec::new(),
         }
     }
 
@@ -176,6 +179,15 @@ impl Tunnel {
     /// Our addresses outside the overlay changed.
     pub fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.settings.addresses = addresses;
+    }
+
+    /// The network token changed: the first key is used from now on, the others are understood. Sessions go on.
+    pub fn handle_psks(&mut self, psks: Vec<Zeroizing<[u8; 32]>>) {
+        let mut psks = psks.into_iter();
+        if let Some(first) = psks.next() {
+            self.settings.psk = first;
+        }
+        self.other_psks = psks.collect();
     }
 
     /// A packet (meta and IP packet) for a peer that has no session or no path yet.
@@ -257,7 +269,7 @@ impl Tunnel {
         let seed = self.seed();
         let ours = self.offer(from);
         let local = ours.0;
-        match handshake::respond(&self.parameters(from), ours.1, seed, message) {
+        match self.respond(from, ours.1, seed, message) {
             Ok((session, theirs, answer)) => {
                 let peer = self.peers.get_mut(&from).expect("looked up above");
                 peer.offer(session, &theirs, now, &mut self.out);
@@ -420,6 +432,25 @@ impl Tunnel {
 
     fn parameters(&self, peer: NodeId) -> Parameters {
         Parameters { me: self.settings.me, peer, psk: self.settings.psk.clone() }
+    }
+
+    /// Answers with the key that the peer used: while the network token is replaced it may be ahead of us, or behind.
+    fn respond(
+        &self,
+        from: NodeId,
+        ours: Offer,
+        seed: [u8; 32],
+        message: &[u8],
+    ) -> Result<(Session, Offer, Vec<u8>), HandshakeError> {
+        let first = handshake::respond(&self.parameters(from), ours.clone(), seed, message);
+        // A message that does not authenticate was read only, so the seed is unused.
+        self.other_psks.iter().fold(first, |outcome, psk| match outcome {
+            Err(HandshakeError::NotAuthentic) => {
+                let parameters = Parameters { psk: psk.clone(), ..self.parameters(from) };
+                handshake::respond(&parameters, ours.clone(), seed, message)
+            }
+            done => done,
+        })
     }
 
     fn seed(&mut self) -> [u8; 32] {

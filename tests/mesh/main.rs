@@ -8,6 +8,7 @@ mod stranger;
 mod admission;
 mod discovery;
 mod forger;
+mod gate;
 mod lan;
 mod neighbours;
 mod requests;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use c3os::{
     identity::{Identity, NodeId},
     mesh::{Counters, Mesh, MeshEvent, MeshSettings},
-    token::{NetworkKeys, NetworkToken},
+    token::{Gate, NetworkKeys, NetworkToken},
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -28,7 +28,7 @@ pub(crate) fn identity(seed: u8) -> Arc<Identity> {
 
 /// A free port, no multicast DNS, nobody to dial.
 pub(crate) fn settings(seed: u8, token: u8) -> MeshSettings {
-    MeshSettings { listen_port: 0, mdns: false, ..MeshSettings::new(identity(seed), keys(token)) }
+    MeshSettings { listen_port: 0, mdns: false, ..MeshSettings::new(identity(seed), Gate::open(keys(token))) }
 }
 
 impl Node {

@@ -50,6 +50,7 @@ pub(super) enum Input {
     Routes(Vec<PeerRoute>),
     Remove(NodeId),
     Addresses(Vec<IpAddr>),
+    Psks(Vec<zeroize::Zeroizing<[u8; 32]>>),
     Request {
         from: NodeId,
         message: Vec<u8>,
@@ -128,6 +129,7 @@ impl Control<'_> {
             }
             Input::Routes(routes) => self.tunnel.handle_routes(routes, now),
             Input::Remove(peer) => self.tunnel.handle_remove(peer),
+            Input::Psks(psks) => self.tunnel.handle_psks(psks),
             Input::Addresses(addresses) => self.tunnel.handle_addresses(addresses),
             Input::Request { from, message, reply } => {
                 return Some((reply, self.tunnel.handle_request(from, &message, now)));

@@ -239,6 +239,11 @@ impl DataPlane {
         self.tell(Input::Addresses(addresses));
     }
 
+    /// The network token changed: new sessions use the first key, and peers may use any of them.
+    pub fn set_psks(&self, psks: Vec<Zeroizing<[u8; 32]>>) {
+        self.tell(Input::Psks(psks));
+    }
+
     /// Gives the interface its addresses, MTU and routes. Nothing happens to what is right already.
     ///
     /// # Errors

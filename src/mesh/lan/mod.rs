@@ -20,7 +20,7 @@ use std::{
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::{
     net::UdpSocket,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -29,7 +29,7 @@ use super::{
     counters::{self, Counters},
     link::Neighbours,
 };
-use crate::{identity::NodeId, token::NetworkKeys};
+use crate::{identity::NodeId, token::Gate};
 
 pub(super) use interfaces::Selection;
 pub(super) use packet::Sighting;
@@ -55,7 +55,8 @@ const ANSWERS: u32 = 20;
 /// What the search needs.
 pub(super) struct Lan {
     pub(super) me: NodeId,
-    pub(super) keys: NetworkKeys,
+    /// Questions go out by the name of the token in use; those by the others' names are answered too.
+    pub(super) gate: watch::Receiver<Gate>,
     pub(super) listen_port: u16,
     pub(super) selection: Selection,
     pub(super) neighbours: Arc<Neighbours>,
@@ -109,7 +110,8 @@ impl Lan {
             tokio::select! {
                 () = sleep_until(next) => {
                     let salt = rand::random();
-                    let question = packet::question(salt, &self.keys.mdns_name(salt), &us);
+                    let name = self.gate.borrow().tokens().next().map(|keys| keys.mdns_name(salt));
+                    let question = name.and_then(|name| packet::question(salt, &name, &us));
                     if questions.len() == OPEN_QUESTIONS {
                         questions.pop_front();
                     }
@@ -125,7 +127,7 @@ impl Lan {
                 received = listening.recv_from(&mut heard) => {
                     let (length, from) = received?;
                     let Some(Packet::Question { salt, name, asker, id }) = packet::parse(&heard[..length]) else { continue };
-                    if questions.contains(&salt) || name != self.keys.mdns_name(salt) {
+                    if questions.contains(&salt) || !self.is_ours(salt, &name) {
                         continue;
                     }
                     if let Some(asker) = asker {
@@ -147,7 +149,7 @@ impl Lan {
                     // An ICMP error of an answer of ours, to somebody who is gone.
                     let Ok((length, _)) = received else { continue };
                     let Some(Packet::Answer { salt, name, sightings }) = packet::parse(&answered[..length]) else { continue };
-                    if questions.contains(&salt) && name == self.keys.mdns_name(salt) {
+                    if questions.contains(&salt) && self.is_ours(salt, &name) {
                         for sighting in sightings {
                             self.tell(sighting).await;
                         }
@@ -155,6 +157,10 @@ impl Lan {
                 }
             }
         }
+    }
+
+    fn is_ours(&self, salt: u64, name: &str) -> bool {
+        self.gate.borrow().tokens().any(|keys| keys.mdns_name(salt) == name)
     }
 
     fn pause(&self, asked: usize) -> Duration {

@@ -196,6 +196,7 @@ impl Host {
             applied: self.disk.applied.clone(),
             pinned: self.disk.pinned.clone(),
             new_identity: self.boots == 0,
+            ..Kept::default()
         };
         let (node, _damage) = Node::new(settings, identity, kept, seed, now).expect("the subnet is fine");
         self.node = Some(node);
@@ -309,7 +310,9 @@ impl Host {
                         node.handle_observed(Observed::Pinned(certificate), now);
                     }
                 }
-                Event::Members(_)
+                Event::Tokens(_)
+                | Event::Gate(_)
+                | Event::Members(_)
                 | Event::LeaseChanged(_)
                 | Event::Founded { .. }
                 | Event::Liveness { .. }
