@@ -6,10 +6,13 @@
 //! cargo demo -> demo.rs --.
 //! stories/ ---------------+-> cluster.rs (the trait that they speak to) -> the verbs above, in processes of their own
 //! cargo verify -> verify.rs (the table of checks) -> run.rs
+//! cargo mesh-bench -> tests/bench
 //! ```
 #![expect(clippy::disallowed_methods, reason = "the lab waits for real machines in real time")]
 
 mod args;
+#[path = "../../bench/mod.rs"]
+mod bench;
 mod cluster;
 mod commands;
 mod demo;
@@ -57,6 +60,8 @@ Boots several c3os machines on this one, each with a network, processes and file
   cargo lab story NAME [--init ..] [--seed N]     what an operator would do, and what has to come of it; or `all`
   cargo demo [--once] [--output json] [--init ..] three machines become a cluster
   cargo verify [--only CHECK | --full [--part NAME]]
+  cargo mesh-bench [--tools A,B] [--rounds N] [--seconds N] [--quick] [--vxlan] [--pods] [--output json] [--binary FILE]
+                                              throughput, latency and cost beside other tunnels
 
 Hosts are n1, n2, ... at 10.77.0.1, 10.77.0.2, ... Everything lies in target/lab, or where --dir says.
   --bare    the agent alone, without stages and service manager   --off     lay everything out, boot nothing
@@ -163,6 +168,21 @@ fn run(words: &[String]) -> Result<i32> {
             let [] = args.words([])?;
             let wanted = verify::Wanted::new(args.has("full"), args.text("only"), args.text("part"))?;
             verify::run(&target_dir()?, wanted)
+        }
+        "bench" => {
+            let args =
+                parse(&["tools", "rounds", "seconds", "output", "binary"], &["quick", "vxlan", "pods"])?;
+            let [] = args.words([])?;
+            bench::run(&bench::Options {
+                tools: args.text("tools").map(str::to_owned),
+                rounds: args.number("rounds")?.unwrap_or(5),
+                seconds: args.number("seconds")?.unwrap_or(6),
+                quick: args.has("quick"),
+                vxlan: args.has("vxlan"),
+                pods: args.has("pods"),
+                json: as_json(&args)?,
+                binary: args.text("binary").map(str::to_owned),
+            })
         }
         "stage-commands" => commands::run(words),
         "help" | "--help" | "-h" => {

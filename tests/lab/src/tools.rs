@@ -178,7 +178,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 /// Where the user's cache is. Under sudo it is still the caller's, so that both find the same.
-fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),
         None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
@@ -190,7 +190,7 @@ fn cache() -> Result<PathBuf> {
 }
 
 /// Fills a directory of the cache as a whole or not at all.
-fn filled(kept: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn filled(kept: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let scratch = kept.with_extension(format!("part-{}", std::process::id()));
     if scratch.exists() {
         fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
