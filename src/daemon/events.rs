@@ -165,7 +165,6 @@ impl Agent {
             PeerRoute {
                 id: *id,
                 addresses: v4.into_iter().chain([IpAddr::V6(whereabouts.ipv6)]).collect(),
-                networks: Vec::new(),
                 candidates: self
                     .underlay
                     .get(id)

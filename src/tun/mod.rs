@@ -4,12 +4,14 @@
 //! such header gets none, and its frames read as having an empty one. The interface is persistent: it, its addresses
 //! and what others built on it (flannel's VXLAN device) outlive the process.
 
+mod gateways;
 mod interface;
 mod queue;
 mod wake;
 
 use std::io::{self, IoSlice};
 
+pub use gateways::watch_gateways;
 pub use interface::{Overlay, configure, delete};
 pub use queue::{Opened, Queue, open};
 pub use wake::interrupt_until_finished;

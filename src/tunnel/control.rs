@@ -45,8 +45,6 @@ pub struct PeerRoute {
     pub id: NodeId,
     /// Its overlay addresses.
     pub addresses: Vec<IpAddr>,
-    /// Networks that this host routes via the peer.
-    pub networks: Vec<IpNet>,
     /// Addresses outside the overlay that it may be reached at, besides those that it tells itself.
     pub candidates: Vec<IpAddr>,
 }
@@ -122,6 +120,8 @@ pub struct Tunnel {
     rng: StdRng,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<SessionId, NodeId>,
+    /// Networks that this host routes via an overlay address.
+    gateways: Vec<(IpNet, IpAddr)>,
     out: Output,
     tickets: u64,
     /// Keys that peers may use besides ours, while the network token is replaced.
@@ -136,6 +136,7 @@ impl Tunnel {
             rng: StdRng::from_seed(seed),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            gateways: Vec::new(),
             out: Output { counters, ..Output::default() },
             tickets: 0,
             other_psks: Vec::new(),
@@ -152,9 +153,8 @@ impl Tunnel {
                 changed = true;
                 Peer::new(route.id)
             });
-            changed |= (&peer.addresses, &peer.networks) != (&route.addresses, &route.networks);
-            (peer.addresses, peer.networks, peer.candidates) =
-                (route.addresses, route.networks, route.candidates);
+            changed |= peer.addresses != route.addresses;
+            (peer.addresses, peer.candidates) = (route.addresses, route.candidates);
             self.out.overlay.extend(&peer.addresses);
             self.peers.insert(route.id, peer);
         }
@@ -166,6 +166,23 @@ impl Tunnel {
             gone.close(&mut self.out);
         }
         self.out.table_changed |= changed;
+        self.assign_networks();
+    }
+
+    /// All networks that this host routes via an overlay address (pod networks, as flannel's host-gw makes them): they
+    /// belong to the peer with that address.
+    pub fn handle_gateways(&mut self, gateways: Vec<(IpNet, IpAddr)>) {
+        self.gateways = gateways;
+        self.assign_networks();
+    }
+
+    fn assign_networks(&mut self) {
+        for peer in self.peers.values_mut() {
+            let via_peer = self.gateways.iter().filter(|(_, hop)| peer.addresses.contains(hop));
+            let networks: Vec<IpNet> = via_peer.map(|(network, _)| *network).collect();
+            self.out.table_changed |= networks != peer.networks;
+            peer.networks = networks;
+        }
     }
 
     /// Forgets one peer and its sessions at once.

@@ -1,7 +1,8 @@
 //! From a frame of the interface to whole IP packets: a super-packet is cut at its own gso_size.
 //!
 //! Headers are copied and patched; checksums stay partial, marked in [`Meta`], since the receiver's kernel, or nobody,
-//! needs them: the AEAD proves integrity. Only where the receiver could not tell where they belong are they completed
+//! needs them: the AEAD proves integrity. Lengths stay those of the super-packet: the receiver writes those of what was
+//! authenticated, once for all that it joins. Only where it could not tell where a checksum belongs is that completed
 //! here.
 
 use super::{
@@ -105,7 +106,6 @@ impl<'a> Cut<'a> {
 
     fn write_part(&self, layout: &Layout, gso_size: usize, index: usize, to: &mut [u8]) -> Meta {
         let (first, last) = (index == 0, index + 1 == self.len());
-        let length = to.len();
         let (headers, payload) = to.split_at_mut(layout.payload);
         headers.copy_from_slice(&self.packet[..layout.payload]);
         let from = layout.payload + index * gso_size;
@@ -122,7 +122,6 @@ impl<'a> Cut<'a> {
             *flags &= !if last { 0 } else { LAST_FLAGS };
             *flags &= !if first { 0 } else { FIRST_FLAGS };
         }
-        layout.set_length(headers, length);
         Meta { partial_checksum: true, train: true, first, last, checksum_start: layout.start as u16 }
     }
 }

@@ -209,7 +209,10 @@ fn agree(mut state: HandshakeState, ours: &Offer, theirs: &Offer, peer: NodeId, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{identity::Identity, tunnel::wire::Kind};
+    use crate::{
+        identity::Identity,
+        tunnel::wire::{Header, Kind},
+    };
 
     fn parameters(me: u8, peer: u8, psk: u8) -> Parameters {
         let id = |seed| Identity::from_seed(&[seed; 32]).id();
@@ -245,8 +248,9 @@ mod tests {
             for (from, to) in [(&a, &b), (&b, &a)] {
                 let mut sealed = from.seal(Kind::Control, 0, b"hello").expect("below the limit");
                 let mut reflected = sealed.clone();
-                assert_eq!(to.open(&mut sealed).expect("sealed by the peer").plaintext, b"hello");
-                assert!(from.open(&mut reflected).is_err(), "reflected");
+                let header = Header::decode(&sealed).expect("well-formed");
+                assert_eq!(to.open(&header, &mut sealed).expect("sealed by the peer").plaintext, b"hello");
+                assert!(from.open(&header, &mut reflected).is_err(), "reflected");
             }
         }
     }

@@ -1,4 +1,5 @@
-//! From the packets of a train back to one super-packet: the first one's headers, the payloads where they lie.
+//! From the packets of a train back to one super-packet: the first one's headers, the payloads where they lie. Single
+//! packets of one flow that follow each other are joined as well, as a network card does (GRO).
 //!
 //! Only packets with consecutive counters, flags in order, equal headers and sequence numbers in step are joined; there
 //! is no flow table. What the sender's meta says is checked against the packet before the kernel sees it: the sender is
@@ -84,16 +85,16 @@ impl<'p> Joiner<'p> {
         let layout = Layout::of(packet)
             .filter(|layout| layout.start == usize::from(meta.checksum_start))
             .ok_or(DropReason::BadMeta)?;
-        // The lengths become those of what was authenticated, whatever the headers say.
-        let length = packet.len();
-        layout.set_length(&mut packet[..layout.payload], length);
         if !self.offloads.tcp {
+            // The lengths become those of what was authenticated, whatever the headers say.
+            let length = packet.len();
+            layout.set_length(&mut packet[..layout.payload], length);
             complete(packet, layout.start, layout.checksum().start);
             write(&[IoSlice::new(&VnetHeader::PLAIN.encode()), IoSlice::new(packet)]);
             return Ok(());
         }
         let packet: &'p [u8] = packet;
-        if meta.train && !meta.first && self.extend(&layout, packet, lane, counter) {
+        if !meta.first && self.extend(&layout, packet, lane, counter) {
             if meta.last || packet.len() - layout.payload < self.train.as_ref().map_or(0, |t| t.gso_size) {
                 self.flush(write);
             }
@@ -103,7 +104,7 @@ impl<'p> Joiner<'p> {
         self.begin(layout, packet, lane, counter);
         let udp_alone = layout.transport == Transport::Udp && !self.offloads.udp;
         let congestion = layout.transport == Transport::Tcp && packet[layout.flags()] & CWR != 0;
-        if !meta.train || meta.last || udp_alone || congestion || packet.len() == layout.payload {
+        if meta.last || udp_alone || congestion || packet.len() == layout.payload {
             self.flush(write);
         }
         Ok(())
@@ -405,6 +406,25 @@ mod tests {
             }
             joiner.flush(&mut write);
         }
+    }
+
+    #[test]
+    fn single_packets_of_one_flow_that_follow_each_other_are_joined() {
+        let single = |port: u8, payload: usize| {
+            let (header, mut packet) = super_packet(false, false, 0, payload, 0);
+            packet[21] = port;
+            cut(&VnetHeader { gso: Gso::None, ..header }, &packet).remove(0)
+        };
+        let mut packets =
+            [single(1, 64), single(1, 64), single(1, 64), single(1, 60), single(1, 60), single(2, 60)];
+        let frames = join(&mut packets, &[1, 2, 3, 4, 5, 6], ALL);
+        let lengths: Vec<usize> = frames.iter().map(|(_, packet)| packet.len()).collect();
+        // The shorter one ends its super-packet, and the other flow begins its own.
+        assert_eq!(lengths, [28 + 3 * 64 + 60, 28 + 60, 28 + 60]);
+        assert_eq!((frames[0].0.gso, frames[0].0.gso_size), (Gso::Udp, 64));
+        assert!(frames[1..].iter().all(|(header, packet)| is_sound(&completed(header, packet))));
+        // A datagram that is missing in between ends one as well.
+        assert_eq!(join(&mut packets[..3].to_vec(), &[1, 2, 4], ALL).len(), 2);
     }
 
     #[test]

@@ -115,7 +115,8 @@ impl OpeningKey {
         let window =
             if header.queue == CONTROL_QUEUE { Some(last) } else { data.get(usize::from(header.queue)) };
         let window = window.ok_or(DropReason::Malformed)?;
-        if !window.lock().unwrap_or_else(PoisonError::into_inner).is_fresh(header.counter) {
+        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+        if !window.is_fresh(header.counter) {
             return Err(DropReason::Replayed);
         }
         if datagram.len() < HEADER + TAG {
@@ -125,8 +126,7 @@ impl OpeningKey {
         let nonce = Nonce::assume_unique_for_key(Header::nonce(header.queue, header.counter));
         let plaintext =
             self.key.open_in_place(nonce, Aad::from(head), body).map_err(|_| DropReason::NotAuthentic)?;
-        let arrival = window.lock().unwrap_or_else(PoisonError::into_inner).accept(header.counter);
-        Ok((plaintext, arrival.ok_or(DropReason::Replayed)?))
+        Ok((plaintext, window.accept(header.counter).ok_or(DropReason::Replayed)?))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   TUN --> Cut --> Table::destination --> Session::seal_data --> UDP    (fast threads: only read the Table)
-//!   UDP --> Table::open (session, replay, tag, inner source) --> Joiner --> TUN
+//!   UDP --> Opener (session, replay, tag, inner source) --> Joiner --> TUN
 //!             | control datagrams, packets without a session, "attention", "moved"
 //!             v
 //!           Tunnel: one Peer each --> handshakes, probes, a new Table  (control thread, or a simulation)
@@ -23,6 +23,7 @@ mod key;
 mod layout;
 mod message;
 mod noise;
+mod opener;
 mod packet;
 mod path;
 mod peer;
@@ -41,12 +42,13 @@ pub use cut::Cut;
 pub use handshake::{HandshakeError, Initiator, Offer, Parameters, respond};
 pub use join::{Frame, Joiner, Offloads};
 pub use key::{Aead, Exhausted};
+pub use opener::{Content, Inbound, Opener};
 pub use packet::Addresses;
 pub use path::Path;
 pub use peer::PingError;
 pub use route::{RouteTable, Slot};
 pub use session::{Opened, Session};
-pub use table::{Content, Inbound, Sending, Table, TablePeer, Traffic, TrafficTotals};
+pub use table::{Sending, Table, TablePeer, Traffic, TrafficTotals};
 pub use vnet::{Gso, VNET_HEADER, VnetHeader};
 pub use window::{Arrival, WINDOW, Window};
 pub use wire::{CONTROL_QUEUE, HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG};

@@ -44,8 +44,6 @@ pub struct Session {
 pub struct Opened<'a> {
     /// What was sealed.
     pub plaintext: &'a mut [u8],
-    /// The part in the clear.
-    pub header: Header,
     /// Whether it is the newest of its queue.
     pub arrival: Arrival,
     /// Whether it is the first of its session.
@@ -172,16 +170,15 @@ impl Session {
         Ok(datagram)
     }
 
-    /// Opens a datagram in place.
+    /// Opens a datagram, whose first bytes are `header`, in place.
     ///
     /// # Errors
     /// Why it is to be dropped.
-    pub fn open<'a>(&self, datagram: &'a mut [u8]) -> Result<Opened<'a>, DropReason> {
-        let header = Header::decode(datagram).ok_or(DropReason::Malformed)?;
-        let (plaintext, arrival) = self.opening.open(&header, datagram)?;
+    pub fn open<'a>(&self, header: &Header, datagram: &'a mut [u8]) -> Result<Opened<'a>, DropReason> {
+        let (plaintext, arrival) = self.opening.open(header, datagram)?;
         self.received.fetch_add(1, Ordering::Relaxed);
         let first = !self.confirmed.load(Ordering::Relaxed) && !self.confirmed.swap(true, Ordering::Relaxed);
-        Ok(Opened { plaintext, header, arrival, first })
+        Ok(Opened { plaintext, arrival, first })
     }
 }
 

@@ -16,8 +16,7 @@ use super::{
     path::Path,
     route::{RouteTable, Slot},
     session::Session,
-    window::Arrival,
-    wire::{HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG},
+    wire::{MAX_QUEUES, SessionId},
 };
 use crate::identity::NodeId;
 
@@ -97,32 +96,6 @@ pub struct Table {
     pub(super) sessions: HashMap<SessionId, (Slot, Arc<Session>)>,
 }
 
-/// An authentic datagram.
-pub struct Inbound<'table, 'datagram> {
-    /// Who sent it.
-    pub peer: &'table TablePeer,
-    /// The session it came in.
-    pub session: &'table Arc<Session>,
-    /// Its part in the clear.
-    pub header: Header,
-    /// What it holds.
-    pub content: Content<'datagram>,
-    /// The control thread wants to know: the first of its session.
-    pub first: bool,
-    /// The control thread wants to know: the newest of its queue, from an address the peer was not known at.
-    pub moved: bool,
-}
-
-/// What an authentic datagram holds.
-pub enum Content<'datagram> {
-    /// An IP packet whose source belongs to the peer.
-    Packet(Meta, &'datagram mut [u8]),
-    /// A control message.
-    Control(&'datagram [u8]),
-    /// Something to drop.
-    Refused(DropReason),
-}
-
 impl Table {
     /// The peer that `packet`, read from the interface, is for.
     ///
@@ -136,51 +109,10 @@ impl Table {
             None => Err(DropReason::NoRoute),
         }
     }
-
-    /// Opens a datagram that came from `from`.
-    ///
-    /// # Errors
-    /// Why it is to be dropped. A stranger's datagram gets here without any crypto, a replay too.
-    pub fn open<'table, 'datagram>(
-        &'table self,
-        datagram: &'datagram mut [u8],
-        from: SocketAddr,
-    ) -> Result<Inbound<'table, 'datagram>, DropReason> {
-        if datagram.len() < HEADER + TAG {
-            return Err(DropReason::Short);
-        }
-        let header = Header::decode(datagram).ok_or(DropReason::Malformed)?;
-        if header.kind == Kind::Data && datagram.len() < OVERHEAD {
-            return Err(DropReason::Short);
-        }
-        let (slot, session) = self.sessions.get(&header.session).ok_or(DropReason::UnknownSession)?;
-        let peer = self.peers.get(*slot as usize).ok_or(DropReason::UnknownSession)?;
-        let opened = session.open(datagram)?;
-        let moved = opened.arrival == Arrival::Newest && !peer.is_known_at(from) && session.take_move();
-        let content = match opened.header.kind {
-            Kind::Control => Content::Control(opened.plaintext),
-            Kind::Data => self.admit(*slot, opened.plaintext),
-        };
-        Ok(Inbound { peer, session, header, content, first: opened.first, moved })
-    }
-
-    /// Cryptokey routing: the source of an inner packet must be an address that we would send to this very peer.
-    fn admit<'a>(&self, slot: Slot, plaintext: &'a mut [u8]) -> Content<'a> {
-        let Some((meta, packet)) = plaintext.split_first_chunk_mut::<META>() else {
-            return Content::Refused(DropReason::Short);
-        };
-        match Addresses::of(packet) {
-            None => Content::Refused(DropReason::NotIp),
-            Some(addresses) if self.routes.lookup(addresses.source) == Some(slot) => {
-                Content::Packet(Meta::decode(*meta), packet)
-            }
-            Some(_) => Content::Refused(DropReason::ForeignSource),
-        }
-    }
 }
 
 impl TablePeer {
-    fn is_known_at(&self, from: SocketAddr) -> bool {
+    pub(super) fn is_known_at(&self, from: SocketAddr) -> bool {
         self.paths.iter().any(|path| path.covers(&self.ports, from))
     }
 }

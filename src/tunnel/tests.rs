@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -93,7 +94,6 @@ impl World {
         let routes = self.nodes.iter().map(|node| PeerRoute {
             id: node.id,
             addresses: vec![node.overlay],
-            networks: Vec::new(),
             candidates: vec![node.address.ip()],
         });
         let routes = routes.collect();
@@ -137,7 +137,7 @@ impl World {
     /// What the RX thread does.
     fn receive(&mut self, from: SocketAddr, to: SocketAddr, mut datagram: Vec<u8>) {
         let Some(node) = self.nodes.iter_mut().find(|node| node.address == to) else { return };
-        let inbound = match node.table.open(&mut datagram, from) {
+        let inbound = match Opener::new(&node.table, from).open(&mut datagram) {
             Ok(inbound) => inbound,
             Err(reason) => return node.counters.add(reason),
         };
@@ -526,11 +526,35 @@ fn the_same_routes_again_change_nothing() {
     let route = |node: &Node| PeerRoute {
         id: node.id,
         addresses: vec![node.overlay],
-        networks: Vec::new(),
         candidates: vec![node.address.ip()],
     };
     let routes: Vec<PeerRoute> = world.nodes.iter().map(route).collect();
     let now = world.now;
     world.nodes[0].tunnel.handle_routes(routes, now);
     assert!(world.nodes[0].tunnel.poll_table().is_none());
+}
+
+#[test]
+fn a_network_that_the_host_routes_via_a_peer_is_the_peers_and_only_as_long() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let pods: IpNet = "10.42.1.0/24".parse().unwrap();
+    let from_a_pod = packet(IpAddr::from([10, 42, 1, 9]), world.nodes[0].overlay, b"pod");
+    world.send_bytes(1, &from_a_pod);
+    world.run(1000 * MS);
+    assert_eq!(world.nodes[0].counters.get(DropReason::ForeignSource), 1);
+    let hop = world.nodes[1].overlay;
+    world.nodes[0]
+        .tunnel
+        .handle_gateways(vec![(pods, hop), ("10.42.9.0/24".parse().unwrap(), [10, 9, 9, 9].into())]);
+    world.run(1000 * MS);
+    world.send_bytes(1, &from_a_pod);
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(0), [b"pod"]);
+    let to_a_pod = packet(world.nodes[0].overlay, IpAddr::from([10, 42, 1, 9]), b"back");
+    assert_eq!(world.nodes[0].table.destination(&to_a_pod).map(|peer| peer.id), Ok(world.nodes[1].id));
+    world.nodes[0].tunnel.handle_gateways(Vec::new());
+    world.run(1000 * MS);
+    assert!(world.nodes[0].table.destination(&to_a_pod).is_err());
 }

@@ -102,7 +102,7 @@ impl Header {
 /// It comes from an authenticated but possibly hostile member, so a reader checks it against the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta {
-    /// The L4 checksum holds only the pseudo-header's sum; the rest is left to the receiver.
+    /// The receiver writes the lengths in the packet's headers, IPv4's checksum and the L4 checksum.
     pub partial_checksum: bool,
     /// Cut from a super-packet: the datagrams of one train have consecutive counters.
     pub train: bool,

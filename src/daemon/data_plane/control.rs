@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{DataPlaneEvent, Shared};
@@ -48,6 +49,7 @@ pub(super) enum Input {
     Failed(String),
     /// As the methods of the handle that are called so.
     Routes(Vec<PeerRoute>),
+    Gateways(Vec<(IpNet, IpAddr)>),
     Remove(NodeId),
     Addresses(Vec<IpAddr>),
     Psks(Vec<zeroize::Zeroizing<[u8; 32]>>),
@@ -128,6 +130,7 @@ impl Control<'_> {
                 self.tell(DataPlaneEvent::Failed { reason });
             }
             Input::Routes(routes) => self.tunnel.handle_routes(routes, now),
+            Input::Gateways(gateways) => self.tunnel.handle_gateways(gateways),
             Input::Remove(peer) => self.tunnel.handle_remove(peer),
             Input::Psks(psks) => self.tunnel.handle_psks(psks),
             Input::Addresses(addresses) => self.tunnel.handle_addresses(addresses),

@@ -5,15 +5,16 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    thread,
 };
 
-use super::{Input, Shared, batch::Batch};
+use super::{Input, Shared, batch::Batch, linger::Linger};
 use crate::{
     identity::NodeId,
     tun::{Device, MAX_FRAME},
     tunnel::{
-        Content, Cut, DropReason, Frame, HEADER, Header, Joiner, META, OVERHEAD, Session, Table, TablePeer,
-        VnetHeader,
+        Content, Cut, DropReason, Frame, HEADER, Header, Joiner, META, OVERHEAD, Opener, Session, Table,
+        TablePeer, VnetHeader,
     },
     udp::Socket,
 };
@@ -52,20 +53,23 @@ impl<D: Device> Worker<D> {
     pub(super) fn transmit(&self) {
         let mut frame = vec![0; MAX_FRAME];
         let mut batch = Batch::new();
+        let mut linger = Linger::default();
         let mut errors = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let read = if batch.is_empty() {
-                self.device.read(&mut frame).map(Some)
-            } else {
+            let read = if !batch.is_empty() || linger.looks_again() {
                 self.device.read_ready(&mut frame)
+            } else {
+                linger.wait(|| self.device.read(&mut frame)).map(Some)
             };
             match read {
                 Ok(Some(length)) => {
                     errors = 0;
+                    linger.found(length);
                     if self.take(&frame[..length], &mut batch) >= LONG {
                         self.flush(&mut batch);
                     }
                 }
+                Ok(None) if batch.is_empty() => thread::yield_now(),
                 Ok(None) => self.flush(&mut batch),
                 Err(error) => {
                     self.flush(&mut batch);
@@ -157,6 +161,7 @@ impl<D: Device> Worker<D> {
     /// Opens the datagrams of one receive and writes their packets, joined where they were one before.
     fn deliver(&self, datagrams: &mut [u8], segment: usize, from: SocketAddr) {
         let table = self.shared.table.load();
+        let mut opener = Opener::new(&table, from);
         let mut joiner = Joiner::new(self.device.offloads());
         let mut write = |frame: Frame<'_>| {
             if self.device.write(frame).is_err() {
@@ -164,7 +169,7 @@ impl<D: Device> Worker<D> {
             }
         };
         for datagram in datagrams.chunks_mut(segment) {
-            let inbound = match table.open(datagram, from) {
+            let inbound = match opener.open(datagram) {
                 Ok(inbound) => inbound,
                 Err(reason) => {
                     self.count(reason);

@@ -19,6 +19,7 @@
 mod batch;
 mod control;
 mod fast;
+mod linger;
 #[cfg(test)]
 mod tests;
 
@@ -131,13 +132,15 @@ pub struct DataPlane {
     shared: Arc<Shared>,
     inputs: SyncSender<Input>,
     threads: Vec<JoinHandle<()>>,
+    gateways: Option<tokio::task::AbortHandle>,
     interface: String,
     ports: Vec<u16>,
 }
 
 impl DataPlane {
     /// Opens sockets and interface and starts the threads. Packets flow once there are routes
-    /// ([`DataPlane::set_routes`]) and an address ([`DataPlane::set_overlay`]).
+    /// ([`DataPlane::set_routes`]) and an address ([`DataPlane::set_overlay`]). Networks that the host routes via a
+    /// peer's overlay address are the peer's. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`DataPlaneError`], with the fix.
@@ -155,7 +158,19 @@ impl DataPlane {
             offloads = ?opened.offloads,
             "data plane started"
         );
-        Self::start_with(settings, opened.queues, sockets)
+        let (mut plane, events) = Self::start_with(settings, opened.queues, sockets)?;
+        let (interface, inputs) = (plane.interface.clone(), plane.inputs.clone());
+        let watch = tokio::spawn(async move {
+            let tell = |gateways| {
+                // As with the handle's own words: the control thread never waits for us.
+                let _ = inputs.send(Input::Gateways(gateways));
+            };
+            if let Err(error) = tun::watch_gateways(&interface, tell).await {
+                tracing::warn!(%error, "Routes via the mesh are not followed any more: no pod networks by host-gw");
+            }
+        });
+        plane.gateways = Some(watch.abort_handle());
+        Ok((plane, events))
     }
 
     /// Starts the threads on devices and sockets that are there. Needs at least one of each.
@@ -186,7 +201,14 @@ impl DataPlane {
         );
         let (inputs, received) = sync_channel(INPUTS);
         let (events, daemon) = mpsc::channel(EVENTS);
-        let mut plane = Self { shared, inputs, threads: Vec::new(), interface: settings.interface, ports };
+        let mut plane = Self {
+            shared,
+            inputs,
+            threads: Vec::new(),
+            gateways: None,
+            interface: settings.interface,
+            ports,
+        };
         let sockets: Vec<Arc<Socket>> = sockets.into_iter().map(Arc::new).collect();
         let first = Arc::clone(&sockets[0]);
         let shared = Arc::clone(&plane.shared);
@@ -315,15 +337,20 @@ impl DataPlane {
 
 impl Drop for DataPlane {
     fn drop(&mut self) {
+        if let Some(task) = &self.gateways {
+            task.abort();
+        }
         self.tell(Input::Stop);
         self.shared.stop.store(true, Ordering::Relaxed);
         tun::interrupt_until_finished(std::mem::take(&mut self.threads));
     }
 }
 
+/// More queues than cores: a flow that has a queue to itself does not wait behind another's super-packets, and a queue
+/// without traffic costs nothing.
 fn queues() -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    (cores / 2).clamp(1, MAX_QUEUES)
+    (cores * 2).clamp(1, MAX_QUEUES)
 }
 
 fn bind(port: u16, queues: usize) -> Result<Vec<Socket>, UdpError> {

@@ -64,7 +64,6 @@ impl Host {
         PeerRoute {
             id: self.id,
             addresses: vec![self.overlay.into()],
-            networks: Vec::new(),
             candidates: vec![Ipv4Addr::LOCALHOST.into()],
         }
     }
