@@ -33,6 +33,7 @@
 //! | [`mesh`] | libp2p: discovery, admission, streams of opaque bytes |
 //! | `tun`, `udp` | device and sockets |
 //! | `host` | the machine: atomic files, service managers, applying a plan |
+//! | `kube` | what a server asks of its own Kubernetes API: the Lease, its node |
 //! | `api` | HTTP on a socket, its typed client, the dashboard |
 //! | `cli` | one file per verb |
 
@@ -49,6 +50,8 @@ pub mod election;
 pub mod host;
 pub mod identity;
 pub mod k3s;
+#[cfg(feature = "os")]
+pub mod kube;
 pub mod ledger;
 #[cfg(feature = "os")]
 pub mod mesh;

@@ -11,7 +11,7 @@ use super::usual_address;
 use crate::{
     config::NetworkId,
     daemon::handle::{LedgerLine, Refusal, RefusalKind},
-    election::Role,
+    election::{ClusterId, Role},
     node::snapshot::Snapshot,
 };
 
@@ -179,6 +179,23 @@ impl Client {
             said: Vec<String>,
         }
         self.json::<Said>(method, path, body).await.map(|answer| answer.said)
+    }
+
+    /// Has this machine go to another cluster.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn join_cluster(&self, cluster_id: ClusterId) -> Result<(), ClientError> {
+        self.json::<Value>(Method::POST, &format!("/api/v1/cluster/join/{cluster_id}"), None).await.map(drop)
+    }
+
+    /// Has a cluster founded in the place of this machine's, which is lost by that.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn refound(&self) -> Result<(), ClientError> {
+        let word = json!({ "lose_the_old_one": true });
+        self.json::<Value>(Method::POST, "/api/v1/cluster/refound", Some(word)).await.map(drop)
     }
 
     /// The kubeconfig of a cluster.

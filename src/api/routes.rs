@@ -20,7 +20,7 @@ use super::{access, metrics, original};
 use crate::{
     config::NetworkId,
     daemon::handle::{Command, Handle, Refusal, RefusalKind, Reply},
-    election::Role,
+    election::{ClusterIdError, Role},
     identity::NodeId,
 };
 
@@ -62,6 +62,8 @@ pub(super) fn router(state: Arc<super::State>) -> Router {
             "/api/v1/cluster",
             get(|State(state): Shared| async move { Json(state.handle.look().await.cluster.clone()) }),
         )
+        .route("/api/v1/cluster/join/{cluster}", post(join_cluster))
+        .route("/api/v1/cluster/refound", post(refound))
         .route("/api/v1/roles", get(roles))
         .route("/api/v1/roles/{node}", put(set_role))
         .route("/api/v1/ping/{node}", post(ping))
@@ -136,6 +138,13 @@ async fn remove(State(state): Shared, Path(node): Path<String>) -> Response {
     }
 }
 
+async fn join_cluster(State(state): Shared, Path(cluster): Path<String>) -> Response {
+    match cluster.parse() {
+        Ok(cluster_id) => answer(state.handle.call(Command::JoinCluster { cluster_id }).await),
+        Err(error) => access::refuse(StatusCode::BAD_REQUEST, &ClusterIdError::to_string(&error)),
+    }
+}
+
 #[derive(Deserialize)]
 struct WantedBan {
     #[serde(default)]
@@ -157,6 +166,18 @@ struct WantedReset {
 
 async fn reset(State(state): Shared, Json(wanted): Json<WantedReset>) -> Response {
     answer(state.handle.call(Command::Reset { new_identity: wanted.new_identity }).await)
+}
+
+#[derive(Deserialize)]
+struct Refound {
+    lose_the_old_one: bool,
+}
+
+async fn refound(State(state): Shared, Json(word): Json<Refound>) -> Response {
+    if word.lose_the_old_one {
+        return answer(state.handle.call(Command::Refound).await);
+    }
+    access::refuse(StatusCode::BAD_REQUEST, "the old cluster is lost by this: say `lose_the_old_one: true`")
 }
 
 async fn ping(State(state): Shared, Path(node): Path<String>) -> Response {

@@ -6,6 +6,7 @@
 mod agent;
 mod ask;
 mod bridge;
+mod cluster;
 mod completions;
 mod create_config;
 mod doctor;
@@ -59,6 +60,7 @@ enum Verb {
     Node(node::Args),
     Rotate(rotate::Args),
     Reset(reset::Args),
+    Cluster(cluster::Args),
     Wait(wait::Args),
     Peers(peers::Args),
     Ping(ping::Args),
@@ -88,6 +90,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Node(args) => node::run(args),
         Verb::Rotate(args) => rotate::run(args),
         Verb::Reset(args) => reset::run(args),
+        Verb::Cluster(args) => cluster::run(args),
         Verb::Wait(args) => wait::run(args),
         Verb::Peers(args) => peers::run(args),
         Verb::Ping(args) => ping::run(args),
@@ -124,6 +127,7 @@ fn default_filter(verb: &Verb) -> &'static str {
         | Verb::Node(_)
         | Verb::Rotate(_)
         | Verb::Reset(_)
+        | Verb::Cluster(_)
         | Verb::Wait(_)
         | Verb::Peers(_)
         | Verb::Ping(_)

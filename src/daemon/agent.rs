@@ -20,6 +20,9 @@ use super::{
     End, Signals,
     data_plane::{DataPlane, DataPlaneEvent},
     handle::{Call, Control, Reply},
+    lease::Office,
+    questions::Asked,
+    roles::Order,
     start,
 };
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
     identity::NodeId,
     ledger::WriteKind,
     mesh::{Mesh, MeshEvent},
-    node::{Node, Observed, RoleOrder, Whereabouts, snapshot::Problem},
+    node::{Node, Observed, Whereabouts, snapshot::Problem},
     token::{Gate, KeptTokens, MeshId},
 };
 
@@ -58,6 +61,12 @@ pub(super) struct Agent {
     pub(super) tokens_due: Option<KeptTokens>,
     /// What was kept of the number of our writes.
     mark_kept: u64,
+    /// A round trip may be known that was not before.
+    pub(super) measure_due: bool,
+    /// Who waits for a role to hold.
+    pub(super) asked: Vec<Asked>,
+    /// The server that the node wants Kubernetes to let go of.
+    pub(super) removing: Option<(NodeId, String)>,
 }
 
 /// What an agent is made of.
@@ -73,7 +82,9 @@ pub(super) struct Parts {
     pub(super) mesh_events: mpsc::Receiver<MeshEvent>,
     pub(super) data: Option<Arc<DataPlane>>,
     pub(super) data_events: mpsc::Receiver<DataPlaneEvent>,
-    pub(super) orders: Option<watch::Sender<Option<RoleOrder>>>,
+    pub(super) orders: Option<watch::Sender<Order>>,
+    /// Asks this server's API; none where no role is applied.
+    pub(super) office: Option<watch::Sender<Office>>,
     pub(super) role_events: mpsc::Receiver<Observed>,
     /// How long others are looked for before they are held not to be there.
     pub(super) search: Duration,
@@ -107,6 +118,9 @@ impl Agent {
             gate_due: None,
             tokens_due: None,
             mark_kept: 0,
+            measure_due: false,
+            asked: Vec::new(),
+            removing: None,
             parts,
         }
     }
@@ -168,7 +182,7 @@ impl Agent {
             Woken::Watchdog => {
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             }
-            Woken::LookAround => self.look_around(),
+            Woken::LookAround => self.look_around().await,
             Woken::Ended(_) => {}
         }
     }
@@ -176,7 +190,8 @@ impl Agent {
     fn wake_at(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
         let node = self.parts.node.poll_timeout().map(|(at, _why)| at);
-        [node, self.exhausted_at].into_iter().flatten().fold(far, Instant::min)
+        let asked = self.asked.iter().map(Asked::due).min();
+        [node, self.exhausted_at, asked].into_iter().flatten().fold(far, Instant::min)
     }
 
     fn handle_time(&mut self) {
@@ -189,7 +204,7 @@ impl Agent {
     }
 
     /// Tells the mesh and the data plane where we are now, and keeps what need not be kept at once.
-    fn look_around(&mut self) {
+    async fn look_around(&mut self) {
         self.keep_tokens();
         self.keep_mark();
         self.tell_the_day();
@@ -200,6 +215,15 @@ impl Agent {
             data.set_addresses(addresses);
             self.parts.node.handle_observed(Observed::Candidates(candidates), Instant::now());
         }
+        self.measure().await;
+    }
+
+    /// Tells the node how long round trips take.
+    pub(super) async fn measure(&mut self) {
+        let Some(data) = self.parts.data.clone() else { return };
+        let peers = data.peers().await.into_iter();
+        let measured = peers.filter_map(|peer| Some((peer.id, peer.round_trip?))).collect();
+        self.parts.node.handle_observed(Observed::RoundTrips(measured), Instant::now());
     }
 
     /// Carries out what the node wants, in the order that makes it safe: first to disk, then to others.
@@ -247,6 +271,11 @@ impl Agent {
             self.parts.mesh.set_gate(gate).await;
         }
         self.set_overlay().await;
+        if std::mem::take(&mut self.measure_due) {
+            self.measure().await;
+        }
+        self.set_office();
+        self.answer_asked();
     }
 
     /// Keeps the number of our latest write beside the identity: a ledger that knows of fewer was lost in part.
@@ -264,8 +293,8 @@ impl Agent {
     async fn stop(mut self) {
         self.keep_mark();
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
-        let Parts { mesh, data, orders, bridge, .. } = self.parts;
-        drop(orders);
+        let Parts { mesh, data, orders, office, bridge, .. } = self.parts;
+        drop((orders, office));
         mesh.close().await;
         let Some(data) = data.and_then(Arc::into_inner) else { return };
         if bridge {

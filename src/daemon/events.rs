@@ -8,12 +8,14 @@ use super::{
     agent::Agent,
     data_plane::{DEFAULT_MTU, DataPlaneEvent},
     handle::Control,
+    lease::Office,
     questions,
+    roles::Order,
 };
 use crate::{
     address, host,
     mesh::{MeshEvent, RequestKind},
-    node::{Event, Observed},
+    node::{self, Event, Observed},
     tun::Overlay,
     tunnel::PeerRoute,
 };
@@ -86,6 +88,7 @@ impl Agent {
             }
             DataPlaneEvent::Connected { peer, endpoint } => {
                 tracing::info!(target: "c3os::_events::path-up", %peer, %endpoint, "Packets flow to a peer");
+                self.measure_due = true;
             }
             DataPlaneEvent::Lost { peer, reason } => {
                 tracing::info!(%peer, reason, "The path to a peer is gone")
@@ -136,9 +139,16 @@ impl Agent {
             }
             Event::Role(order) => {
                 if let Some(orders) = &self.parts.orders {
-                    orders.send_replace(Some(*order));
+                    orders.send_replace(Order::Role(order));
                 }
             }
+            Event::Stop => {
+                tracing::error!(target: "c3os::_events::stopped", "k3s is stopped: this machine's cluster went on without it");
+                if let Some(orders) = &self.parts.orders {
+                    orders.send_replace(Order::Stop);
+                }
+            }
+            Event::RemoveServer { node, name } => self.removing = Some((node, name)),
             Event::Founded { cluster_id, founder } => {
                 tracing::info!(target: "c3os::_events::founded", %cluster_id, %founder, "This machine is in a cluster");
                 control
@@ -154,6 +164,19 @@ impl Agent {
                 control.tell("assigned", [("node", node.to_string()), ("role", role.to_string())]);
             }
         }
+    }
+
+    /// Tells whoever asks this server's API what for.
+    pub(super) fn set_office(&self) {
+        let Some(sender) = &self.parts.office else { return };
+        let office = match self.parts.node.office() {
+            Some(node::Office { name, several, epoch, ours, idle }) => {
+                let remove = self.removing.clone().filter(|_| ours);
+                Office { name: Some(name), several, epoch, ours, idle, remove }
+            }
+            None => Office::default(),
+        };
+        sender.send_if_modified(|told| std::mem::replace(told, office.clone()) != office);
     }
 
     /// Gives the data plane the way to every member.

@@ -6,7 +6,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
-use crate::{config::NetworkId, election::Role, identity::NodeId, node::snapshot::Snapshot};
+use crate::{
+    config::NetworkId,
+    election::{ClusterId, Role},
+    identity::NodeId,
+    node::snapshot::Snapshot,
+};
 
 /// What somebody asks the agent to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,13 @@ pub enum Command {
         /// Its role from now on.
         role: Role,
     },
+    /// Have this machine go to another cluster of its network id.
+    JoinCluster {
+        /// Which one.
+        cluster_id: ClusterId,
+    },
+    /// Found a cluster in the place of this machine's, whose servers are lost for good.
+    Refound,
     /// One round trip to `node` through the data plane.
     Ping {
         /// The node.
@@ -226,6 +238,8 @@ impl Call {
             | Command::Remove { .. }
             | Command::Ban { .. }
             | Command::Reset { .. }
+            | Command::JoinCluster { .. }
+            | Command::Refound
             | Command::Ledger => Err(Refusal::not_yet("this machine is on no mesh: `c3os status` says why")),
         };
         let _ = self.reply.send(answer);

@@ -36,6 +36,8 @@ impl Membership {
             Command::Remove { node } => Some(Self::Remove { node: *node }),
             Command::Ban { node, keep_token } => Some(Self::Ban { node: *node, keep_token: *keep_token }),
             Command::SetRole { .. }
+            | Command::JoinCluster { .. }
+            | Command::Refound
             | Command::Ping { .. }
             | Command::Kubeconfig { .. }
             | Command::Ledger

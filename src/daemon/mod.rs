@@ -16,6 +16,7 @@ mod agent;
 pub mod data_plane;
 mod events;
 pub mod handle;
+mod lease;
 mod membership;
 mod questions;
 mod roles;

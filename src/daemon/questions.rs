@@ -1,6 +1,9 @@
 //! What people and members ask of the running agent.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
@@ -13,13 +16,14 @@ use super::{
 };
 use crate::{
     config::NetworkId,
-    election::Role,
+    election::{ClusterId, Role},
     host,
     identity::NodeId,
     k3s::kubeconfig,
+    kube::Connection,
     mesh::{Mesh, RequestKind},
     node::{
-        self, named_counters,
+        self, Observed, named_counters,
         snapshot::{Member, Path, PathKind, Problem, Severity, Snapshot},
     },
     tunnel::PeerState,
@@ -30,6 +34,27 @@ use crate::{
 enum MemberCommand {
     SetRole { node: NodeId, role: Role },
     Membership(Membership),
+}
+
+/// How long somebody who wants a role waits for it to hold. The asker's own patience is longer.
+const HOLDS_WITHIN: Duration = Duration::from_secs(20);
+
+/// How an answer gets to whoever asked.
+type Answer = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
+
+/// Somebody waits for a role to hold.
+pub(super) struct Asked {
+    node: NodeId,
+    role: Role,
+    until: Instant,
+    answer: Answer,
+}
+
+impl Asked {
+    /// When it is told why it does not hold yet.
+    pub(super) fn due(&self) -> Instant {
+        self.until
+    }
 }
 
 /// What members say to each other on a request: JSON, since it is rare and may grow.
@@ -54,6 +79,8 @@ impl Agent {
             }
             Command::Ping { node } => self.ping(node, call),
             Command::SetRole { node, role } => self.set_role(node, role, call),
+            Command::JoinCluster { cluster_id } => self.join_cluster(cluster_id, call).await,
+            Command::Refound => call.answer(self.command(node::Command::Refound).map(|()| Reply::Done)),
             Command::Kubeconfig { network_id } => self.fetch_kubeconfig(network_id, call),
             Command::Ledger => call.answer(Ok(Reply::Ledger(self.ledger_lines()))),
             // The loop, or the lead, has taken it.
@@ -88,7 +115,8 @@ impl Agent {
             return call.answer(Err(Refusal::not_yet(reason)));
         };
         if lead == self.parts.node.id() {
-            return call.answer(self.set_role_as_lead(node, role).map(|()| Reply::Done));
+            let answer: Answer = Box::new(|answer| call.answer(answer.map(|()| Reply::Done)));
+            return self.set_role_as_lead(node, role, answer);
         }
         let mesh = self.parts.mesh.clone();
         tokio::spawn(async move {
@@ -98,11 +126,55 @@ impl Agent {
         });
     }
 
-    fn set_role_as_lead(&mut self, node: NodeId, role: Role) -> Result<(), Refusal> {
+    /// Answers when the role holds, or why it does not yet.
+    fn set_role_as_lead(&mut self, node: NodeId, role: Role, answer: Answer) {
+        match self.command(node::Command::SetRole { node, role }) {
+            Err(refusal) => answer(Err(refusal)),
+            Ok(()) => self.asked.push(Asked { node, role, until: Instant::now() + HOLDS_WITHIN, answer }),
+        }
+    }
+
+    fn command(&mut self, command: node::Command) -> Result<(), Refusal> {
         self.parts
             .node
-            .handle_command(node::Command::SetRole { node, role }, Instant::now())
+            .handle_command(command, Instant::now())
             .map_err(|why| Refusal::new(RefusalKind::NotAllowed, why))
+    }
+
+    /// Answers those whose role holds now, and those who have waited for long enough.
+    pub(super) fn answer_asked(&mut self) {
+        let now = Instant::now();
+        for asked in std::mem::take(&mut self.asked) {
+            match self.parts.node.role_holds(asked.node, asked.role, now) {
+                Ok(()) => (asked.answer)(Ok(())),
+                Err(why) if now >= asked.until => {
+                    let reason = format!("the lead has taken it up, and it does not hold yet: {why}");
+                    (asked.answer)(Err(Refusal::not_yet(reason)));
+                }
+                Err(_) => self.asked.push(asked),
+            }
+        }
+    }
+
+    /// Goes to another cluster. A server first asks its API whether it still runs workload.
+    async fn join_cluster(&mut self, cluster_id: ClusterId, call: Call) {
+        let serves = self.parts.node.snapshot().cluster.servers.contains(&self.parts.node.id());
+        if serves {
+            let idle = match host::kubeconfig(&self.parts.root) {
+                Ok(Some(text)) => match Connection::new(&text) {
+                    Ok(api) => api.is_idle().await.map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                },
+                Ok(None) => Err("k3s has written no kubeconfig".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            let idle = idle.unwrap_or_else(|error| {
+                tracing::warn!(%error, "Whether the cluster runs workload is not known");
+                false
+            });
+            self.parts.node.handle_observed(Observed::Idle(idle), Instant::now());
+        }
+        call.answer(self.command(node::Command::Join { cluster_id }).map(|()| Reply::Done));
     }
 
     /// What another member asks of us.
@@ -118,7 +190,7 @@ impl Agent {
         let command = self.may_command(from).and_then(|()| decode(bytes));
         match command {
             Ok(MemberCommand::SetRole { node, role }) => {
-                drop(reply.send(encode(&self.set_role_as_lead(node, role))));
+                self.set_role_as_lead(node, role, Box::new(move |answer| drop(reply.send(encode(&answer)))));
             }
             Ok(MemberCommand::Membership(wanted)) => {
                 self.change_as_lead(wanted, move |outcome| drop(reply.send(encode(&outcome))));

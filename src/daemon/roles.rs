@@ -23,13 +23,21 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// The first and the longest wait after a role could not be applied.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
+/// What this machine is to be.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum Order {
+    /// Whatever it is: nobody has said anything.
+    #[default]
+    AsItIs,
+    /// This.
+    Role(Box<RoleOrder>),
+    /// Nothing, until somebody decides; what is there stays.
+    Stop,
+}
+
 /// Applies whatever is ordered through the sender, the latest order only; ends with it.
-pub(super) fn keep(
-    root: Root,
-    config: Config,
-    seen: mpsc::Sender<Observed>,
-) -> watch::Sender<Option<RoleOrder>> {
-    let (orders, receiver) = watch::channel(None);
+pub(super) fn keep(root: Root, config: Config, seen: mpsc::Sender<Observed>) -> watch::Sender<Order> {
+    let (orders, receiver) = watch::channel(Order::AsItIs);
     let services: Arc<dyn Services> = host::detect(&root).into();
     tokio::spawn(Keeper { root, config: Arc::new(config), services, seen, last: None }.run(receiver));
     orders
@@ -45,7 +53,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut orders: watch::Receiver<Option<RoleOrder>>) {
+    async fn run(mut self, mut orders: watch::Receiver<Order>) {
         let mut look = LOOK.0;
         let mut retry = RETRY.0;
         let mut due: Option<Instant> = None;
@@ -59,7 +67,16 @@ impl Keeper {
                 },
                 () = time::sleep_until(wake), if due.is_some() => false,
             };
-            let Some(order) = orders.borrow_and_update().clone() else { continue };
+            let told = orders.borrow_and_update().clone();
+            let order = match told {
+                Order::Role(order) => *order,
+                Order::Stop => {
+                    self.stop().await;
+                    due = None;
+                    continue;
+                }
+                Order::AsItIs => continue,
+            };
             if changed || again {
                 let applied = self.apply(order.clone()).await;
                 again = !applied;
@@ -84,6 +101,11 @@ impl Keeper {
     async fn apply(&self, order: RoleOrder) -> bool {
         let (root, config, services) = (self.root.clone(), self.config.clone(), self.services.clone());
         let work = move || {
+            if let Some(left) = order.leaves
+                && let Err(error) = host::leave(&root, &*services, left)
+            {
+                return (k3s::Plan::nothing(), Err(error));
+            }
             let machine = host::inspect(&root);
             let plan = k3s::plan(&config, &order.assignment, &order.facts, &machine);
             let outcome = host::apply(&plan, &root, &*services);
@@ -99,6 +121,7 @@ impl Keeper {
                     tracing::info!(target: "c3os::_events::role-applied", role = %applied.role);
                     self.say(Observed::Applied(applied)).await;
                 }
+                self.say(Observed::Lacking(outcome.missing)).await;
                 true
             }
             Ok(outcome) => {
@@ -113,6 +136,16 @@ impl Keeper {
                 self.say(Observed::NotApplied(error.to_string())).await;
                 false
             }
+        }
+    }
+
+    /// Has k3s run no more, in either role.
+    async fn stop(&self) {
+        let services = self.services.clone();
+        let stopped = tokio::task::spawn_blocking(move || host::stop(&*services)).await;
+        if let Ok(Err(error)) = stopped {
+            tracing::error!(%error, "k3s cannot be stopped");
+            self.say(Observed::NotApplied(error.to_string())).await;
         }
     }
 
@@ -139,7 +172,8 @@ impl Keeper {
         if role == Role::Server {
             let version = self.version().await;
             let (up, ca_hash) = (observed.server_is_up(), observed.ca_hash.clone());
-            self.say(Observed::Server { up, ca_hash, version }).await;
+            let lan_address = self.lan_address().await;
+            self.say(Observed::Server { up, ca_hash, version, lan_address }).await;
         }
         self.last = Some(observed);
         true
@@ -148,6 +182,15 @@ impl Keeper {
     async fn version(&self) -> Option<String> {
         let root = self.root.clone();
         tokio::task::spawn_blocking(move || host::k3s_version(&root).ok().flatten()).await.ok().flatten()
+    }
+
+    /// Where k3s is, if it stays on the LAN.
+    async fn lan_address(&self) -> Option<std::net::Ipv4Addr> {
+        if self.config.vpn.used_by_k3s {
+            return None;
+        }
+        let root = self.root.clone();
+        tokio::task::spawn_blocking(move || host::inspect(&root).lan_address).await.ok().flatten()
     }
 
     async fn say(&self, observed: Observed) {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     agent::Agent,
     data_plane::{DataPlane, DataPlaneEvent, DataPlaneSettings},
-    roles,
+    lease, roles,
 };
 use crate::{
     address,
@@ -121,7 +121,8 @@ impl Agent {
             let what = format!("{provider} is active on this machine: it is on the mesh, and takes no role");
             problem(&mut problems, Severity::Warning, what, "disable the other provider");
         }
-        let orders = applies.then(|| roles::keep(root.clone(), config.clone(), seen));
+        let orders = applies.then(|| roles::keep(root.clone(), config.clone(), seen.clone()));
+        let office = applies.then(|| lease::keep(root.clone(), identity.id(), seen));
         let search = if config.discovery.dht { DHT_SEARCH } else { LAN_SEARCH };
         let mut agent = Self::assemble(super::agent::Parts {
             root,
@@ -135,6 +136,7 @@ impl Agent {
             data,
             data_events,
             orders,
+            office,
             role_events,
             search,
             problems,

@@ -135,8 +135,8 @@ impl Certificate {
     }
 
     fn prove(value: Value, proposer: Arc<[u8]>, acceptors: Vec<Arc<[u8]>>) -> Result<Self, CertificateError> {
-        let network_id = &value.cluster().network_id;
-        let proposed = Held::<Proposer>::read(&SignedEntry::parse(&proposer)?, network_id)?;
+        let (network_id, generation) = (&value.cluster().network_id, value.cluster().generation);
+        let proposed = Held::<Proposer>::read(&SignedEntry::parse(&proposer)?, network_id, generation)?;
         let ballot = proposed.register().ballot;
         if proposed.register().value.as_ref() != Some(&value) {
             return Err(CertificateError::NotProposed);
@@ -144,7 +144,7 @@ impl Certificate {
         let mut voters = BTreeSet::new();
         for bytes in &acceptors {
             let entry = SignedEntry::parse(bytes)?;
-            let held = Held::<Acceptor>::read(&entry, network_id)?;
+            let held = Held::<Acceptor>::read(&entry, network_id, generation)?;
             if held.register().void || !held.register().voted(ballot, &value) {
                 return Err(CertificateError::NotVoted);
             }
@@ -180,9 +180,14 @@ impl Certificate {
         crate::ledger::encode(&wire).expect("a certificate is plain data")
     }
 
-    /// The ledger key under which a node publishes one.
+    /// The ledger key under which a node publishes one of the first founding.
     pub fn key(network_id: &NetworkId) -> String {
-        format!("certificate/{network_id}")
+        Self::key_in(network_id, 1)
+    }
+
+    /// The ledger key under which a node publishes one of this generation. All begin as that of the first does.
+    pub fn key_in(network_id: &NetworkId, generation: u32) -> String {
+        super::register::key_in("certificate", network_id, generation)
     }
 
     /// What was founded.

@@ -92,6 +92,9 @@ pub struct Cluster {
     pub network_id: NetworkId,
     /// 1 for the first founding; each `refound` raises it by one.
     pub generation: u32,
+    /// The lost cluster, of the generation before, whose place this one takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<ClusterId>,
     /// The first server, and the lead.
     pub founder: NodeId,
     /// m: how many votes make it valid.
@@ -134,6 +137,7 @@ impl Value {
         let cluster: Cluster = crate::ledger::decode(bytes).map_err(|_| RegisterError::Value)?;
         let possible = cluster.minimum_nodes >= 1
             && cluster.generation >= 1
+            && (cluster.generation > 1) == cluster.supersedes.is_some()
             && cluster.servers >= 1
             && cluster.addresses.len() <= Cluster::MAX_ADDRESSES;
         if possible {
@@ -221,6 +225,7 @@ mod tests {
             cluster_id: ClusterId::from_bytes([7; 16]),
             network_id: NetworkId::default(),
             generation: 1,
+            supersedes: None,
             founder,
             minimum_nodes: 2,
             servers: 3,
@@ -233,5 +238,10 @@ mod tests {
         }
         let nobody = Value::new(Cluster { minimum_nodes: 0, ..value.cluster().clone() });
         assert_eq!(Value::parse(nobody.bytes()), Err(RegisterError::Value));
+        let heir = Value::new(Cluster { generation: 2, ..value.cluster().clone() });
+        assert_eq!(Value::parse(heir.bytes()), Err(RegisterError::Value), "it supersedes nobody");
+        let supersedes = Some(ClusterId::from_bytes([6; 16]));
+        let heir = Value::new(Cluster { generation: 2, supersedes, ..value.cluster().clone() });
+        assert_eq!(Value::parse(heir.bytes()).expect("it says whose heir it is"), heir);
     }
 }

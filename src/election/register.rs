@@ -25,7 +25,8 @@ impl fmt::Debug for Ballot {
     }
 }
 
-/// What a voter answered: `acceptor/<network id>` in its part of the ledger.
+/// What a voter answered: `acceptor/<network id>` in its part of the ledger; in the decree of a later generation,
+/// `acceptor/<network id>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptor {
     /// A random number made with the register. One voter that shows two has lost its memory in between.
@@ -88,14 +89,27 @@ pub trait Register: DeserializeOwned + Serialize {
     /// The first part of its ledger key; the network id follows after a slash.
     const NOUN: &'static str;
 
-    /// Its ledger key.
+    /// Its ledger key in the first founding.
     fn key(network_id: &NetworkId) -> String {
-        format!("{}/{network_id}", Self::NOUN)
+        Self::key_in(network_id, 1)
+    }
+
+    /// Its ledger key in the decree of one generation.
+    fn key_in(network_id: &NetworkId, generation: u32) -> String {
+        key_in(Self::NOUN, network_id, generation)
     }
 
     /// Its ledger value.
     fn encode(&self) -> Vec<u8> {
         crate::ledger::encode(self).expect("a register is plain data")
+    }
+}
+
+/// `noun/<network id>`, and for later generations `noun/<network id>/<generation>`.
+pub(super) fn key_in(noun: &str, network_id: &NetworkId, generation: u32) -> String {
+    match generation {
+        0 | 1 => format!("{noun}/{network_id}"),
+        later => format!("{noun}/{network_id}/{later}"),
     }
 }
 
@@ -137,8 +151,8 @@ impl Held<Acceptor> {
     ///
     /// # Errors
     /// [`RegisterError`]; a voter whose register is unreadable counts as one that has none.
-    pub fn read(entry: &SignedEntry, network_id: &NetworkId) -> Result<Self, RegisterError> {
-        read(entry, network_id)
+    pub fn read(entry: &SignedEntry, network_id: &NetworkId, generation: u32) -> Result<Self, RegisterError> {
+        read(entry, network_id, generation)
     }
 }
 
@@ -147,14 +161,18 @@ impl Held<Proposer> {
     ///
     /// # Errors
     /// [`RegisterError`]; a proposer whose register is unreadable counts as one that has none.
-    pub fn read(entry: &SignedEntry, network_id: &NetworkId) -> Result<Self, RegisterError> {
-        let held: Self = read(entry, network_id)?;
+    pub fn read(entry: &SignedEntry, network_id: &NetworkId, generation: u32) -> Result<Self, RegisterError> {
+        let held: Self = read(entry, network_id, generation)?;
         if held.register.ballot.node == entry.author() { Ok(held) } else { Err(RegisterError::ForeignBallot) }
     }
 }
 
-fn read<T: Register>(entry: &SignedEntry, network_id: &NetworkId) -> Result<Held<T>, RegisterError> {
-    if entry.key().as_str() != T::key(network_id) {
+fn read<T: Register>(
+    entry: &SignedEntry,
+    network_id: &NetworkId,
+    generation: u32,
+) -> Result<Held<T>, RegisterError> {
+    if entry.key().as_str() != T::key_in(network_id, generation) {
         return Err(RegisterError::Key);
     }
     let register = crate::ledger::decode(entry.value()).map_err(|_| RegisterError::Malformed)?;

@@ -6,11 +6,16 @@
 //!      +-- a place free, its turn --> server <+
 //! ```
 //! A place is free while there are fewer servers than the certificate wants; its turn is when every server so far is
-//! ready. What was given is never taken back here: address and name are frozen, and no server becomes a worker.
+//! ready. What was given is never taken back here: address and name are frozen, and no server becomes a worker. A server
+//! that is taken off the list of servers ([`replaceable`]) leaves its place to another.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
-use super::{Assignment, Cluster, Datastore, Role};
+use super::{Assignment, Cluster, Datastore, Role, Servers};
 use crate::{address::Pool, config::RoleSetting, identity::NodeId};
 
 /// etcd's members answer each other within a heartbeat of 100 ms, else it holds elections all the time.
@@ -23,11 +28,13 @@ pub struct RolesView {
     pub cluster: Cluster,
     /// The lead's epoch; 1 as long as the founder leads.
     pub epoch: u64,
+    /// The list of servers that stands.
+    pub servers: Servers,
     /// `c3os.vpn.subnet`.
     pub pool: Pool,
     /// The nodes of this network id, the lead included. Observers may be left out; they get nothing.
     pub nodes: BTreeMap<NodeId, NodeView>,
-    /// What stands already, as [`standing`] reads it.
+    /// What stands already, as [`super::Reign::standing`] reads it.
     pub assigned: BTreeMap<NodeId, Assignment>,
 }
 
@@ -75,6 +82,28 @@ pub enum RequestError {
     /// A server stays one.
     #[error("a server is not made a worker; remove it with `c3os node remove` and let it join again")]
     IsServer,
+    /// It was a server, and another one has its place.
+    #[error("it was a server and was replaced; `c3os reset` makes it a new machine")]
+    WasServer,
+}
+
+/// Why something that an operator asked for does not hold yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Pending {
+    /// The lead may not write now.
+    #[error(
+        "the lead cannot write now: it does not hold the cluster's lease, so k3s' API server or its etcd is not well"
+    )]
+    NoLease,
+    /// Servers join one at a time.
+    #[error("servers join one at a time, and these are not ready yet: {}", .0.join(", "))]
+    Servers(Vec<String>),
+    /// The node itself.
+    #[error("the node is away, has no address yet, or takes no role")]
+    Node,
+    /// Too far for etcd.
+    #[error("its round trip of {} ms is too long for etcd, which wants {} ms at most", .0.as_millis(), LONGEST_ROUND_TRIP.as_millis())]
+    TooFar(Duration),
 }
 
 /// A node's own file and the lead disagree. Nothing changes on that node until they agree.
@@ -85,28 +114,6 @@ pub enum RequestError {
 pub struct Clash {
     /// What the lead wrote.
     pub assigned: Role,
-}
-
-/// The one node that may write facts of the cluster.
-pub fn lead(cluster: &Cluster) -> NodeId {
-    cluster.founder
-}
-
-/// The assignments that count: those of this cluster that its lead wrote, of the highest epoch each.
-///
-/// `written` are all that the ledger holds, each with the author of its entry.
-pub fn standing(
-    cluster: &Cluster,
-    written: impl IntoIterator<Item = (NodeId, Assignment)>,
-) -> BTreeMap<NodeId, Assignment> {
-    let mut standing = BTreeMap::<NodeId, Assignment>::new();
-    for (author, assignment) in written {
-        let newer = standing.get(&assignment.node).is_none_or(|other| other.epoch < assignment.epoch);
-        if author == lead(cluster) && assignment.cluster_id == cluster.cluster_id && newer {
-            standing.insert(assignment.node, assignment);
-        }
-    }
-    standing
 }
 
 /// The role that a node applies, given its own file; none while it has none.
@@ -140,6 +147,7 @@ pub fn check(view: &RolesView, node: &NodeId, role: Role) -> Result<(), RequestE
         | (RoleSetting::Worker, Role::Worker) => {}
     }
     match (assigned, role) {
+        _ if view.servers.was_removed(node) => Err(RequestError::WasServer),
         (Some(Role::Server), Role::Server) | (Some(Role::Worker) | None, Role::Worker) => Ok(()),
         (Some(Role::Server), Role::Worker) => Err(RequestError::IsServer),
         (Some(Role::Worker) | None, Role::Server) if view.free_places() > 0 => Ok(()),
@@ -148,6 +156,45 @@ pub fn check(view: &RolesView, node: &NodeId, role: Role) -> Result<(), RequestE
             Datastore::Etcd | Datastore::External => RequestError::Full { servers: view.cluster.servers },
         }),
     }
+}
+
+/// Why a role that [`check`] allows is not assigned yet.
+pub fn pending(view: &RolesView, node: &NodeId, role: Role) -> Pending {
+    let waits: Vec<String> = view
+        .servers
+        .current()
+        .iter()
+        .filter(|id| view.nodes.get(id).is_none_or(|node| !node.server_ready))
+        .map(|id| view.nodes.get(id).map_or_else(|| id.short(), |node| node.name.clone()))
+        .collect();
+    let round_trip = view.nodes.get(node).and_then(|node| node.round_trip);
+    match (role, round_trip) {
+        (Role::Server, Some(round_trip)) if round_trip > LONGEST_ROUND_TRIP => Pending::TooFar(round_trip),
+        (Role::Server, _) if !waits.is_empty() => Pending::Servers(waits),
+        (Role::Server | Role::Worker, _) => Pending::Node,
+    }
+}
+
+/// The server that may be taken off the list now, so that another takes its place: the one that is away for longest.
+///
+/// `away` is since when servers are away, `after` how long that has to be. Only while the servers that are left are a
+/// majority of all, and all of them ready: etcd loses no member while it may need it.
+pub fn replaceable(
+    view: &RolesView,
+    away: &BTreeMap<NodeId, Instant>,
+    after: Duration,
+    now: Instant,
+) -> Option<NodeId> {
+    let servers = view.servers.current();
+    let (here, gone): (Vec<&NodeId>, Vec<&NodeId>) =
+        servers.iter().partition(|id| view.nodes.get(id).is_some_and(|node| node.live));
+    let ready = here.iter().all(|id| view.nodes[*id].server_ready);
+    if here.len() * 2 <= servers.len() || !ready {
+        return None;
+    }
+    let since = |id: &&&NodeId| away.get(**id).copied().filter(|since| now >= *since + after);
+    let due = gone.iter().filter(|id| since(id).is_some());
+    due.min_by_key(|id| (since(id), ***id)).map(|id| **id)
 }
 
 /// What the lead writes next: only what is new. At most one new server at a time.
@@ -170,7 +217,7 @@ pub fn assign(view: &RolesView) -> Vec<Assignment> {
             RoleSetting::Auto => node.requested == Some(Role::Worker) || !waits(&id),
             RoleSetting::Master | RoleSetting::None => false,
         };
-        let is_new = id != founder && !view.assigned.contains_key(&id);
+        let is_new = id != founder && !view.assigned.contains_key(&id) && !view.servers.was_removed(&id);
         if is_new && takes_work && node.live && !node.abstains {
             new.extend(given.give(view, id, Role::Worker));
         }
@@ -179,13 +226,16 @@ pub fn assign(view: &RolesView) -> Vec<Assignment> {
 }
 
 impl RolesView {
+    /// Who is or is about to be a server: on the list, or assigned and not listed yet.
     fn servers(&self) -> impl Iterator<Item = &NodeId> {
-        self.assigned.iter().filter(|(_, assignment)| assignment.role == Role::Server).map(|(id, _)| id)
+        let assigned = self.assigned.iter().filter(|(_, assignment)| assignment.role == Role::Server);
+        assigned.map(|(id, _)| id).filter(|id| !self.servers.was_removed(id))
     }
 
     /// How many more servers the cluster takes. Until the founder has its role, its own place counts as taken.
     fn free_places(&self) -> usize {
-        let servers = self.servers().filter(|id| **id != self.cluster.founder).count() + 1;
+        let founder = usize::from(!self.servers.was_removed(&self.cluster.founder));
+        let servers = self.servers().filter(|id| **id != self.cluster.founder).count() + founder;
         match self.cluster.datastore {
             Datastore::Sqlite => 0,
             Datastore::Etcd | Datastore::External => {
@@ -209,11 +259,18 @@ impl RolesView {
         };
         let open = match self.assigned.get(id).map(|assignment| assignment.role) {
             None => true,
-            Some(Role::Worker) => asked,
+            // A place that a dead server left goes to a worker; the first ones to those who have no role yet.
+            Some(Role::Worker) => asked || self.replaces(),
             Some(Role::Server) => false,
         };
         let near = node.round_trip.is_none_or(|round_trip| round_trip <= LONGEST_ROUND_TRIP);
-        *id != self.cluster.founder && allowed && open && near && node.live && !node.abstains
+        let new = *id != self.cluster.founder && !self.servers.was_removed(id);
+        new && allowed && open && near && node.live && !node.abstains
+    }
+
+    /// Whether a server was taken off the list.
+    fn replaces(&self) -> bool {
+        self.servers.ever().any(|id| self.servers.was_removed(&id))
     }
 
     /// Those who may become servers: who was named first, then the nearest, then by id.
@@ -302,188 +359,4 @@ fn node_name(host: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{address::Drawer, config::NetworkId, election::ClusterId};
-
-    fn id(n: u8) -> NodeId {
-        NodeId::from_bytes([n; 32])
-    }
-
-    fn node(n: u8) -> NodeView {
-        NodeView {
-            name: format!("Host-{n}"),
-            role: RoleSetting::Auto,
-            abstains: false,
-            requested: None,
-            live: true,
-            address: Some(Ipv4Addr::new(10, 1, 0, n)),
-            server_ready: false,
-            round_trip: Some(Duration::from_millis(u64::from(n))),
-        }
-    }
-
-    fn view(nodes: u8, servers: u16) -> RolesView {
-        let datastore = if servers > 1 { Datastore::Etcd } else { Datastore::Sqlite };
-        RolesView {
-            cluster: Cluster {
-                cluster_id: ClusterId::from_bytes([5; 16]),
-                network_id: NetworkId::default(),
-                generation: 1,
-                founder: id(1),
-                minimum_nodes: 2,
-                servers,
-                datastore,
-                addresses: [].into(),
-            },
-            epoch: 1,
-            pool: Pool::new("10.1.0.0/16".parse().expect("a subnet"), Drawer::Node).expect("wide enough"),
-            nodes: (1..=nodes).map(|n| (id(n), node(n))).collect(),
-            assigned: BTreeMap::new(),
-        }
-    }
-
-    /// Assigns until nothing is new; who became what, in order.
-    fn settle(view: &mut RolesView) -> Vec<(NodeId, Role)> {
-        let mut given = Vec::new();
-        loop {
-            let new = assign(view);
-            if new.is_empty() {
-                return given;
-            }
-            for assignment in new {
-                given.push((assignment.node, assignment.role));
-                view.assigned.insert(assignment.node, assignment);
-            }
-        }
-    }
-
-    fn servers(view: &RolesView) -> Vec<NodeId> {
-        view.servers().copied().collect()
-    }
-
-    #[test]
-    fn by_default_the_founder_is_the_one_server() {
-        let mut view = view(4, 1);
-        settle(&mut view);
-        assert_eq!(view.assigned.len(), 4);
-        assert_eq!(servers(&view), [id(1)]);
-        assert_eq!(view.assigned[&id(3)].name, "host-3");
-        assert!(assign(&view).is_empty(), "what is settled is not written again");
-    }
-
-    #[test]
-    fn servers_join_one_at_a_time_the_nearest_first() {
-        let mut view = view(5, 3);
-        view.nodes.get_mut(&id(2)).expect("known").round_trip = Some(Duration::from_millis(101));
-        let given = settle(&mut view);
-        assert_eq!(given, [(id(1), Role::Server), (id(2), Role::Worker), (id(5), Role::Worker)]);
-        for (ready, next) in [(1, 3), (3, 4)] {
-            view.nodes.get_mut(&id(ready)).expect("known").server_ready = true;
-            assert_eq!(settle(&mut view), [(id(next), Role::Server)]);
-        }
-        view.nodes.get_mut(&id(4)).expect("known").server_ready = true;
-        assert!(settle(&mut view).is_empty());
-        // Who comes later is a worker, and nobody is promoted when a server dies.
-        view.nodes.insert(id(6), node(6));
-        view.nodes.get_mut(&id(3)).expect("known").live = false;
-        assert_eq!(settle(&mut view), [(id(6), Role::Worker)]);
-    }
-
-    #[test]
-    fn a_place_is_kept_for_those_who_come_later() {
-        let mut view = view(1, 3);
-        settle(&mut view);
-        view.nodes.get_mut(&id(1)).expect("known").server_ready = true;
-        view.nodes.insert(id(7), node(7));
-        assert_eq!(settle(&mut view), [(id(7), Role::Server)]);
-    }
-
-    #[test]
-    fn forced_roles_win() {
-        let mut view = view(4, 3);
-        view.nodes.get_mut(&id(2)).expect("known").role = RoleSetting::Worker;
-        view.nodes.get_mut(&id(4)).expect("known").role = RoleSetting::Master;
-        view.nodes.get_mut(&id(1)).expect("known").server_ready = true;
-        settle(&mut view);
-        view.nodes.get_mut(&id(4)).expect("known").server_ready = true;
-        settle(&mut view);
-        assert_eq!(servers(&view), [id(1), id(3), id(4)]);
-        assert_eq!(check(&view, &id(2), Role::Server), Err(RequestError::Forced));
-        assert_eq!(check(&view, &id(4), Role::Worker), Err(RequestError::Forced));
-        assert_eq!(check(&view, &id(3), Role::Worker), Err(RequestError::IsServer));
-        assert_eq!(check(&view, &id(9), Role::Worker), Err(RequestError::Unknown));
-    }
-
-    #[test]
-    fn a_second_forced_master_gets_nothing_where_one_server_is_all() {
-        let mut view = view(3, 1);
-        view.nodes.get_mut(&id(2)).expect("known").role = RoleSetting::Master;
-        settle(&mut view);
-        assert_eq!(view.assigned.keys().copied().collect::<Vec<_>>(), [id(1), id(3)]);
-        assert_eq!(check(&view, &id(3), Role::Server), Err(RequestError::OneServer));
-        assert_eq!(desired(RoleSetting::Master, None), Ok(None));
-        let clash = Clash { assigned: Role::Worker };
-        assert_eq!(desired(RoleSetting::Master, view.assigned.get(&id(3))), Err(clash));
-        assert_eq!(desired(RoleSetting::Auto, view.assigned.get(&id(3))), Ok(Some(Role::Worker)));
-    }
-
-    #[test]
-    fn an_operator_promotes_a_worker_while_a_place_is_free() {
-        let mut view = view(2, 3);
-        view.nodes.get_mut(&id(2)).expect("known").requested = Some(Role::Worker);
-        settle(&mut view);
-        view.nodes.get_mut(&id(1)).expect("known").server_ready = true;
-        let before = view.assigned[&id(2)].clone();
-        assert_eq!(before.role, Role::Worker);
-        assert_eq!(check(&view, &id(2), Role::Server), Ok(()));
-        view.nodes.get_mut(&id(2)).expect("known").requested = Some(Role::Server);
-        assert_eq!(assign(&view), [Assignment { role: Role::Server, ..before }]);
-    }
-
-    #[test]
-    fn addresses_are_frozen_and_of_one_node_only() {
-        let mut view = view(4, 1);
-        settle(&mut view);
-        // Moved claims change nothing.
-        view.nodes.get_mut(&id(2)).expect("known").address = Some(Ipv4Addr::new(10, 1, 9, 9));
-        assert!(assign(&view).is_empty());
-        // Taken, contested, unusable and missing addresses wait.
-        for (n, address) in [(5, [10, 1, 0, 3]), (6, [10, 1, 0, 9]), (7, [10, 1, 0, 9]), (8, [10, 1, 3, 255])]
-        {
-            view.nodes.insert(id(n), NodeView { address: Some(address.into()), ..node(n) });
-        }
-        view.nodes.insert(id(10), NodeView { address: None, ..node(10) });
-        assert!(assign(&view).is_empty());
-        // What the certificate says counts more than a claim.
-        view.cluster.addresses.insert(id(10), Ipv4Addr::new(10, 1, 0, 10));
-        view.nodes.insert(id(11), NodeView { address: Some([10, 1, 0, 10].into()), ..node(11) });
-        let new = assign(&view);
-        assert_eq!(
-            new.iter().map(|a| (a.node, a.address)).collect::<Vec<_>>(),
-            [(id(10), [10, 1, 0, 10].into())]
-        );
-    }
-
-    #[test]
-    fn names_are_unique_and_fit_kubernetes() {
-        let mut view = view(5, 1);
-        for (n, name) in [(1, "Node"), (2, "node"), (3, ""), (4, "a_b.-c."), (5, &"x".repeat(80))] {
-            view.nodes.get_mut(&id(n)).expect("known").name = name.to_owned();
-        }
-        settle(&mut view);
-        let names: Vec<_> = view.assigned.values().map(|assignment| assignment.name.as_str()).collect();
-        assert_eq!(names, ["node", "node-02020202", "03030303", "a-b.c", &"x".repeat(54)]);
-    }
-
-    #[test]
-    fn only_the_word_of_the_lead_about_this_cluster_counts() {
-        let mut view = view(2, 1);
-        settle(&mut view);
-        let good = view.assigned[&id(2)].clone();
-        let lie = Assignment { role: Role::Server, epoch: 9, ..good.clone() };
-        let elsewhere = Assignment { cluster_id: ClusterId::from_bytes([6; 16]), epoch: 9, ..good.clone() };
-        let written = [(id(2), lie), (id(1), elsewhere), (id(1), good.clone())];
-        assert_eq!(standing(&view.cluster, written), [(id(2), good)].into());
-    }
-}
+mod tests;

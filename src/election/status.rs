@@ -134,6 +134,23 @@ pub enum FoundingStatus {
     },
     /// There is a cluster that this machine cannot be part of.
     Conflict(Conflict),
+    /// A lost cluster is to be succeeded, but a server of it can be reached.
+    StillServed {
+        /// The cluster.
+        lost: ClusterId,
+        /// Who.
+        servers: Vec<Peer>,
+    },
+    /// A lost cluster is to be succeeded; its servers have not been silent for long enough.
+    Silent {
+        /// The cluster.
+        lost: ClusterId,
+    },
+    /// This machine votes for a lost cluster's heir, and proposes none.
+    Succeeding {
+        /// The cluster.
+        lost: ClusterId,
+    },
 }
 
 /// Why a valid certificate is not applied.
@@ -150,13 +167,42 @@ pub enum Conflict {
         /// `minimum_nodes` of this machine.
         wanted: u16,
     },
-    /// It is a later generation, which this machine does not follow by itself.
-    Generation {
-        /// The cluster.
-        cluster: Founded,
-        /// Which generation.
-        generation: u32,
+    /// This machine is a server of a cluster whose place another one took while it was away.
+    Superseded {
+        /// Its own.
+        lost: Founded,
+        /// The other.
+        heir: Founded,
     },
+    /// This machine runs the role of another cluster, whose certificate is not on its disk any more.
+    Elsewhere {
+        /// The one that is seen.
+        cluster: Founded,
+        /// The one that was applied.
+        applied: ClusterId,
+    },
+}
+
+impl FoundingStatus {
+    /// The clusters of this network id that are not this machine's, or between which it does not choose.
+    pub fn other_clusters(&self) -> Vec<&Founded> {
+        if let Self::Pinned { others: clusters, .. } | Self::Joining { seen: clusters, .. } = self {
+            return clusters.iter().collect();
+        }
+        let Self::Conflict(conflict) = self else { return Vec::new() };
+        match conflict {
+            Conflict::Several(clusters) => clusters.iter().collect(),
+            Conflict::ForcedMaster(cluster)
+            | Conflict::TooFewVotes { cluster, .. }
+            | Conflict::Superseded { heir: cluster, .. }
+            | Conflict::Elsewhere { cluster, .. } => vec![cluster],
+        }
+    }
+
+    /// Whether somebody has to decide: there is another cluster, or one that this machine cannot be part of.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_)) || matches!(self, Self::Pinned { others, .. } if !others.is_empty())
+    }
 }
 
 fn list<T: fmt::Display>(items: &[T]) -> String {
@@ -258,6 +304,16 @@ impl fmt::Display for FoundingStatus {
                 Ok(())
             }
             Self::Conflict(conflict) => write!(f, "conflict: {conflict}"),
+            Self::StillServed { lost, servers } => write!(
+                f,
+                "no cluster takes the place of {lost}, because a server of it can be reached: {}",
+                list(servers)
+            ),
+            Self::Silent { lost } => write!(
+                f,
+                "the servers of cluster {lost} have to be silent for ten minutes before another one takes its place"
+            ),
+            Self::Succeeding { lost } => write!(f, "votes for the cluster that takes the place of {lost}"),
         }
     }
 }
@@ -281,9 +337,17 @@ impl fmt::Display for Conflict {
                 "{cluster} was founded by one machine alone, and `c3os.minimum_nodes` of this machine is {wanted}; \
                  remove `c3os.minimum_nodes` here to join it, or reset that machine",
             ),
-            Self::Generation { cluster, generation } => write!(
+            Self::Superseded { lost, heir } => write!(
                 f,
-                "{cluster} is generation {generation}; `c3os cluster join {}` makes this machine part of it",
+                "this machine is a server of {lost}, whose place {heir} took while it was away; k3s stays stopped here \
+                 and nothing is removed. `c3os cluster join {}` makes this machine part of the new one, `c3os reset` a \
+                 new machine",
+                heir.cluster_id
+            ),
+            Self::Elsewhere { cluster, applied } => write!(
+                f,
+                "there is {cluster}, but this machine runs the role of cluster {applied}, whose certificate it has not \
+                 got any more; `c3os cluster join {}` moves it",
                 cluster.cluster_id
             ),
         }

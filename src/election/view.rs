@@ -1,8 +1,12 @@
 //! What a node knows when it decides. The room `node` makes it anew from the ledger whenever something changed.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
-use super::{Acceptor, Certificate, Held, Proposer};
+use super::{Acceptor, Certificate, ClusterId, Held, Proposer};
 use crate::{config::RoleSetting, identity::NodeId};
 
 /// Everything that founding may depend on, besides time and its own settings.
@@ -26,6 +30,17 @@ pub struct View {
     pub amnesiac: bool,
     /// The slowest round trip to a live voter; it stretches the settle time. Zero if unknown.
     pub slowest_round_trip: Duration,
+    /// The cluster whose role was applied to this machine, whatever is pinned: without a certificate (that was lost)
+    /// it joins no other one.
+    pub applied: Option<ClusterId>,
+    /// This node is a server of the pinned cluster.
+    pub serves: bool,
+    /// This node may leave the pinned cluster when it is told to: it is no server of it, or one that runs no workload.
+    pub may_leave: bool,
+    /// The servers of the pinned cluster that can be reached now.
+    pub live_servers: BTreeSet<NodeId>,
+    /// Since when none of them can; none while one can, and in a decree without a lost cluster.
+    pub servers_silent_since: Option<Instant>,
 }
 
 /// What is known of one voter.

@@ -19,6 +19,7 @@ mod discover;
 mod fingerprint;
 mod identity;
 mod kubernetes;
+mod leave;
 mod ledger;
 mod machine;
 mod name;
@@ -43,6 +44,7 @@ pub use boot::{AGENT, MachineId, agent_is_enabled, keep_machine_id, set_agent_en
 pub use discover::{Loaded, load_config};
 pub use identity::{IdentityFound, Origin, has_identity, load_identity};
 pub use kubernetes::delete_node;
+pub use leave::{leave, stop};
 pub use ledger::LedgerFile;
 pub use machine::{Mode, inspect, local_networks, mode, other_provider};
 pub use name::{Names, fix_names, names};

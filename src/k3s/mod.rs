@@ -68,6 +68,9 @@ pub struct Applied {
     pub name: String,
     /// Overlay address, frozen from now on.
     pub address: Ipv4Addr,
+    /// The server that k3s was told to join; none on the first server, and where an earlier version applied it.
+    #[serde(default)]
+    pub server: Option<Ipv4Addr>,
 }
 
 /// One file, complete.
@@ -139,6 +142,20 @@ pub enum Wait {
     Clock,
 }
 
+impl Plan {
+    /// The plan that asks for nothing.
+    pub fn nothing() -> Self {
+        Self {
+            applied: None,
+            files: Vec::new(),
+            remove: Vec::new(),
+            units: Vec::new(),
+            ports: Ports::Open,
+            waits_for: Vec::new(),
+        }
+    }
+}
+
 /// What the machine must look like for `assignment`.
 ///
 /// Files of a worker are planned at once; its unit only once the server is up and its CA is known, so that it never
@@ -186,6 +203,7 @@ pub fn plan(config: &Config, assignment: &Assignment, facts: &ClusterFacts, mach
             epoch: assignment.epoch,
             name: assignment.name.clone(),
             address: assignment.address,
+            server: facts.server_address,
         }),
         files,
         remove,

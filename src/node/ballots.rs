@@ -1,14 +1,11 @@
 //! What founding sees of the ledger.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Settings, fact, members::Members};
 use crate::{
     config::NetworkId,
-    election::{Acceptor, Certificate, Held, Proposer, Register, View, VoterView},
+    election::{Acceptor, Certificate, ClusterId, Held, Proposer, Register, View, VoterView},
     identity::NodeId,
     ledger::Ledger,
 };
@@ -22,7 +19,9 @@ pub(super) struct Certificates {
 
 impl Certificates {
     pub(super) fn of(&mut self, ledger: &Ledger, key: &str) -> Vec<Certificate> {
-        let entries: Vec<_> = ledger.with_prefix(key).filter(|entry| entry.key().as_str() == key).collect();
+        let later = format!("{key}/");
+        let is_one = |found: &str| found == key || found.starts_with(&later);
+        let entries: Vec<_> = ledger.with_prefix(key).filter(|entry| is_one(entry.key().as_str())).collect();
         self.by_entry.retain(|hash, _| entries.iter().any(|entry| entry.hash() == hash));
         let parse = |bytes: &[u8]| {
             Certificate::parse(bytes)
@@ -38,27 +37,43 @@ impl Certificates {
     }
 }
 
-/// Builds what founding decides on.
+/// Which decree founding is about.
+#[derive(Clone, Copy)]
+pub(super) struct Decree {
+    /// 1, or the generation of a lost cluster's heir.
+    pub(super) generation: u32,
+    /// The lost cluster: only its members vote.
+    pub(super) lost: Option<ClusterId>,
+}
+
+/// Builds what founding decides on, the ledger's part of it.
 pub(super) fn view(
     ledger: &Ledger,
     certificates: &mut Certificates,
     members: &Members,
     settings: &Settings,
-    pinned: Option<&Certificate>,
-    discovery_exhausted: bool,
+    decree: Decree,
 ) -> View {
-    let network_id = settings.network_id();
-    let (acceptor, proposer) = (Acceptor::key(network_id), Proposer::key(network_id));
+    let (network_id, generation) = (settings.network_id(), decree.generation);
+    let (acceptor, proposer) =
+        (Acceptor::key_in(network_id, generation), Proposer::key_in(network_id, generation));
     let cloned: BTreeSet<NodeId> = ledger.equivocations().map(|proof| proof.author()).collect();
     let mut voters = BTreeMap::new();
     for (id, facts) in members.iter() {
         let machine = facts.machine.as_ref().filter(|machine| machine.network_id == *network_id);
-        let acceptor =
-            ledger.get(id, &acceptor).and_then(|entry| Held::<Acceptor>::read(entry, network_id).ok());
-        let proposer =
-            ledger.get(id, &proposer).and_then(|entry| Held::<Proposer>::read(entry, network_id).ok());
+        let acceptor = ledger
+            .get(id, &acceptor)
+            .and_then(|entry| Held::<Acceptor>::read(entry, network_id, generation).ok());
+        let proposer = ledger
+            .get(id, &proposer)
+            .and_then(|entry| Held::<Proposer>::read(entry, network_id, generation).ok());
         let is_me = id == ledger.id();
         if machine.is_none() && acceptor.is_none() && proposer.is_none() && !is_me {
+            continue;
+        }
+        let belongs =
+            machine.is_some_and(|machine| machine.cluster.is_some() && machine.cluster == decree.lost);
+        if decree.lost.is_some() && !belongs && !is_me {
             continue;
         }
         let unknown = VoterView::default();
@@ -66,7 +81,8 @@ pub(super) fn view(
             name: machine.map_or(unknown.name, |machine| machine.name.clone()),
             role: machine.map_or(unknown.role, fact::Machine::role_as_voter),
             minimum_nodes: machine.map_or(unknown.minimum_nodes, |machine| machine.minimum_nodes),
-            abstains: machine.is_some_and(|machine| machine.abstains),
+            // Who was told to join the lost cluster did, and may vote about its heir.
+            abstains: machine.is_some_and(|machine| machine.abstains) && decree.lost.is_none(),
             live: members.is_live(id),
             cloned: cloned.contains(&id),
             address: members.uncontested_address(id),
@@ -78,15 +94,13 @@ pub(super) fn view(
     View {
         voters,
         certificates: certificates.of(ledger, &Certificate::key(network_id)),
-        pinned: pinned.cloned(),
-        discovery_exhausted,
-        amnesiac: ledger.amnesia() || has_unreadable_vote(ledger, network_id),
-        slowest_round_trip: Duration::ZERO,
+        amnesiac: ledger.amnesia() || has_unreadable_vote(ledger, network_id, generation),
+        ..View::default()
     }
 }
 
 /// Our own vote is there and cannot be read: whoever goes on as if there were none may contradict it.
-fn has_unreadable_vote(ledger: &Ledger, network_id: &NetworkId) -> bool {
-    let vote = ledger.get(ledger.id(), &Acceptor::key(network_id));
-    vote.is_some_and(|entry| Held::<Acceptor>::read(entry, network_id).is_err())
+fn has_unreadable_vote(ledger: &Ledger, network_id: &NetworkId, generation: u32) -> bool {
+    let vote = ledger.get(ledger.id(), &Acceptor::key_in(network_id, generation));
+    vote.is_some_and(|entry| Held::<Acceptor>::read(entry, network_id, generation).is_err())
 }

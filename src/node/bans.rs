@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Node, fact, members::Members};
 use crate::{
-    election::{Cluster, ClusterId, Role, roles},
+    election::{Cluster, ClusterId, Reign, lead, roles::Pending},
     identity::NodeId,
     ledger::{self, Ledger},
 };
@@ -36,13 +36,13 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// As the lead of `cluster` says.
-    pub(super) fn read(ledger: &Ledger, cluster: &Cluster) -> Self {
-        let banned = about_nodes(ledger, cluster, "ban")
+    /// As the leads of `cluster` say: what one of them said holds under the next.
+    pub(super) fn read(ledger: &Ledger, cluster: &Cluster, reign: &Reign) -> Self {
+        let banned = about_nodes(ledger, cluster, reign, "ban")
             .filter(|(_, value)| of(cluster, ledger::decode::<Ban>(value).map(|ban| ban.cluster_id)))
             .map(|(node, _)| node)
             .collect();
-        let removed = about_nodes(ledger, cluster, "removed")
+        let removed = about_nodes(ledger, cluster, reign, "removed")
             .filter_map(|(node, value)| Some((node, ledger::decode::<Removal>(value).ok()?)))
             .filter(|(_, removal)| removal.cluster_id == cluster.cluster_id)
             .filter(|(node, removal)| last_word(ledger, *node) <= removal.seq)
@@ -56,14 +56,15 @@ impl Outside {
     }
 }
 
-/// What the lead says about nodes under `<what>/<network id>/<node id>`.
+/// What leads say, or said, about nodes under `<what>/<network id>/<node id>`.
 pub(super) fn about_nodes<'a>(
     ledger: &'a Ledger,
     cluster: &Cluster,
+    reign: &'a Reign,
     what: &str,
 ) -> impl Iterator<Item = (NodeId, &'a [u8])> + 'a {
     let prefix = format!("{}/", fact::in_network(what, &cluster.network_id));
-    let said = ledger.of_author(roles::lead(cluster));
+    let said = reign.servers.ever().flat_map(|lead| ledger.of_author(lead));
     said.filter_map(move |entry| {
         let node = entry.key().strip_prefix(prefix.as_str())?.parse().ok()?;
         Some((node, entry.value()))
@@ -84,8 +85,11 @@ impl Node {
     /// # Errors
     /// Why not, in words.
     pub(super) fn remove_node(&mut self, node: NodeId, now: Instant) -> Result<(), String> {
-        let cluster = self.lead_only("remove nodes")?;
-        let name = self.may_drop(&cluster, node)?;
+        let cluster = self.lead_only("remove nodes", now)?;
+        if lead::several_servers(&cluster) && self.is_server(node) {
+            return self.request_removal(node, now);
+        }
+        let name = self.may_drop(node)?;
         let members = Members::of(&self.ledger, &self.connected, &self.outside);
         let known = members.iter().any(|(id, _)| id == node) || self.assignments().contains_key(&node);
         if !known {
@@ -108,8 +112,8 @@ impl Node {
     /// # Errors
     /// Why not, in words; then nothing was done.
     pub(super) fn ban_node(&mut self, node: NodeId, keep_token: bool, now: Instant) -> Result<(), String> {
-        let cluster = self.lead_only("ban nodes")?;
-        self.may_drop(&cluster, node)?;
+        let cluster = self.lead_only("ban nodes", now)?;
+        self.may_drop(node)?;
         if !keep_token && let Some(why) = self.rotation_objection(&cluster) {
             return Err(format!("{why}; with --keep-token it is banned and keeps what it knows"));
         }
@@ -139,22 +143,33 @@ impl Node {
     }
 
     /// The cluster, if we are its lead.
-    pub(super) fn lead_only(&self, what: &str) -> Result<Cluster, String> {
+    pub(super) fn lead_only(&self, what: &str, now: Instant) -> Result<Cluster, String> {
         let Some(cluster) = self.pinned.as_ref().map(|pinned| pinned.cluster().clone()) else {
             return Err(format!("there is no cluster yet, so nobody can {what}"));
         };
-        let lead = roles::lead(&cluster);
-        if lead == self.id() { Ok(cluster) } else { Err(format!("only the lead, {lead}, can {what}")) }
+        let Some(reign) = &self.reign else { return Err("this machine has just started".to_owned()) };
+        if reign.lead != self.id() {
+            return Err(format!("only the lead, {}, can {what}", reign.lead));
+        }
+        match reign.may_write(&cluster, self.id(), self.watch.lease, now) {
+            Some(_) => Ok(cluster),
+            None => Err(Pending::NoLease.to_string()),
+        }
+    }
+
+    /// Whether a node is a server of our cluster now.
+    fn is_server(&self, node: NodeId) -> bool {
+        self.reign.as_ref().is_some_and(|reign| reign.servers.contains(&node))
     }
 
     /// The name of a node that may be dropped: not ourselves, and no server.
-    fn may_drop(&self, cluster: &Cluster, node: NodeId) -> Result<String, String> {
+    fn may_drop(&self, node: NodeId) -> Result<String, String> {
         let assigned = self.assignments().remove(&node);
         let name = assigned.as_ref().map_or_else(|| node.to_string(), |assigned| assigned.name.clone());
-        if node == roles::lead(cluster) {
+        if node == self.id() {
             return Err(format!("{name} leads the cluster and cannot be dropped from it"));
         }
-        if assigned.is_some_and(|assigned| assigned.role == Role::Server) {
+        if self.is_server(node) {
             return Err(format!(
                 "{name} is a server, and holds the datastore: make it no server first (`c3os cluster show`)"
             ));
@@ -172,6 +187,10 @@ impl Node {
 
     /// What Kubernetes calls a node that has a role.
     pub fn kubernetes_name(&self, node: NodeId) -> Option<String> {
+        // A server is let go of once the other servers have agreed.
+        if self.is_server(node) {
+            return None;
+        }
         self.assignments().remove(&node).map(|assignment| assignment.name)
     }
 }

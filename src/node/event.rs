@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
 use crate::{
     address::{Lease, LeaseEvent, Pool},
     config::{Config, NetworkId, RoleSetting},
-    election::{Assignment, ClusterId, FoundingSettings, Role},
+    election::{Assignment, ClusterId, FoundingSettings, HeldLease, Role},
     identity::NodeId,
     k3s::{Applied, CaHash, ClusterFacts},
     token::{Gate, KeptTokens, Keyring, MeshId},
@@ -50,6 +51,8 @@ impl Settings {
             external_datastore: config.auto.external_db.is_some(),
             pool,
             frozen: self.is_frozen(),
+            merge: config.auto.merge,
+            succeeds: None,
         }
     }
 
@@ -103,6 +106,8 @@ pub enum Observed {
     Pinned(Vec<u8>),
     /// A role was applied, or was found applied.
     Applied(Applied),
+    /// What an applied role could do better with, in sentences that name the fix.
+    Lacking(Vec<String>),
     /// A role could not be (wholly) applied: what is missing, and the fix.
     NotApplied(String),
     /// The role's unit, and the service manager's word for its state.
@@ -120,7 +125,21 @@ pub enum Observed {
         ca_hash: Option<CaHash>,
         /// Its version.
         version: Option<String>,
+        /// Where it is on the LAN, if it does not use the overlay.
+        lan_address: Option<Ipv4Addr>,
     },
+    /// The k3s server of this machine is Ready and, where the cluster's state is in etcd, a voting member of that.
+    Voting(bool),
+    /// The cluster's Lease is ours, or is not.
+    Lease(Option<HeldLease>),
+    /// Whether our cluster runs no workload, as its API server said.
+    Idle(bool),
+    /// Kubernetes let go of a server: its node and its etcd member are gone.
+    ServerRemoved(NodeId),
+    /// It did not; it may be asked again.
+    ServerNotRemoved(NodeId),
+    /// How long a round trip to each member takes that we exchange packets with.
+    RoundTrips(BTreeMap<NodeId, Duration>),
 }
 
 /// What the driver has to do, or may tell.
@@ -141,6 +160,16 @@ pub enum Event {
     Members(BTreeMap<NodeId, Whereabouts>),
     /// This role is to be applied, whatever was applied before.
     Role(Box<RoleOrder>),
+    /// No k3s is to run here until somebody decides, and nothing is to be removed: the place of this server was taken
+    /// while it was away.
+    Stop,
+    /// As the lead: has Kubernetes let go of a server, then [`Observed::ServerRemoved`].
+    RemoveServer {
+        /// Who.
+        node: NodeId,
+        /// Its name in Kubernetes.
+        name: String,
+    },
     /// A cluster was founded, or found.
     Founded {
         /// Its id.
@@ -182,6 +211,8 @@ pub struct RoleOrder {
     pub assignment: Assignment,
     /// What is known of the cluster.
     pub facts: ClusterFacts,
+    /// By somebody's word this machine leaves the cluster whose role it has had: what k3s kept of that is set aside.
+    pub leaves: Option<ClusterId>,
 }
 
 /// Something a member asks of its cluster.
@@ -208,4 +239,11 @@ pub enum Command {
         /// Replace nothing that it knows.
         keep_token: bool,
     },
+    /// Have this machine go to another cluster.
+    Join {
+        /// Which one.
+        cluster_id: ClusterId,
+    },
+    /// Found a cluster in the place of ours, whose servers are lost for good.
+    Refound,
 }

@@ -3,14 +3,17 @@
 //! A fact binds only its author: what a cluster does with it is decided by whoever reads it. Names of fields are part
 //! of the wire form: fields are added, never renamed.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::{
     config::{NetworkId, RoleSetting},
-    election::{ClusterId, Role},
+    election::{ClusterId, Consent, Role},
     identity::NodeId,
     k3s::CaHash,
 };
@@ -56,6 +59,9 @@ pub(super) struct Machine {
     pub(super) platform: String,
     /// Where its data socket may be reached.
     pub(super) candidates: Vec<SocketAddr>,
+    /// The cluster that it belongs to, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<ClusterId>,
 }
 
 impl Machine {
@@ -81,6 +87,34 @@ pub(super) struct Server {
     pub(super) ca_hash: Option<CaHash>,
     /// Version of k3s.
     pub(super) version: Option<String>,
+    /// Its node is Ready, and a voting member of etcd where the cluster's state is there; none: nobody has asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) voting: Option<bool>,
+    /// Where k3s is, if it does not use the overlay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lan_address: Option<Ipv4Addr>,
+}
+
+/// The lead wants a server off the list: `removal/<network id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Removal {
+    /// Of which cluster.
+    pub(super) cluster_id: ClusterId,
+    /// In which epoch.
+    pub(super) epoch: u64,
+    /// Which server.
+    pub(super) node: NodeId,
+    /// By an operator's word; else because it is away for too long.
+    pub(super) asked: bool,
+}
+
+/// A server agrees to a [`Removal`]: `consent/<network id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Agreed {
+    /// Of which server.
+    pub(super) node: NodeId,
+    /// The signature that goes into the list.
+    pub(super) consent: Consent,
 }
 
 /// What a member saw of its own role, `applied/<network id>`.
@@ -102,6 +136,9 @@ pub(super) struct Sealed {
     pub(super) cluster_id: ClusterId,
     /// For which role: a worker's box holds less.
     pub(super) role: Role,
+    /// Epoch of the lead that sealed it; of two the higher one is opened.
+    #[serde(default)]
+    pub(super) epoch: u64,
     /// The box, in base64: what serde makes of bytes is twice as long.
     pub(super) boxed: String,
     /// [`ClusterSecrets::generation`] of what is in it.

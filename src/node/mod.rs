@@ -19,11 +19,15 @@ mod follow;
 mod lead;
 mod liveness;
 mod members;
+mod moves;
 mod picture;
+mod reign;
+mod removal;
 mod rotation;
 mod said;
 mod secrets;
 pub mod snapshot;
+mod succession;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +42,8 @@ use rand::{SeedableRng, rngs::StdRng};
 use crate::{
     address::{AddressError, AddressLease, Drawer, Lease, LeaseSettings, Pool},
     election::{
-        Acceptor, Act, Assignment, Certificate, Cluster, ClusterId, Founding, Proposer, Register, Role, View,
+        Acceptor, Act, Assignment, Certificate, Cluster, ClusterId, Founding, Proposer, Register, Reign,
+        Role, View,
     },
     identity::{Identity, NodeId},
     ledger::{Ledger, PeerFault, Write},
@@ -49,6 +54,8 @@ use bans::Outside;
 pub use event::{Command, Event, Kept, Observed, RoleOrder, Settings, Whereabouts};
 use members::Members;
 pub use picture::named as named_counters;
+pub use reign::Office;
+use reign::{Lists, Watch};
 use rotation::Tokens;
 use said::Said;
 
@@ -63,20 +70,35 @@ pub struct Node {
     ledger: Ledger,
     lease: AddressLease,
     founding: Founding,
+    /// The decree about our lost cluster's heir, while there is one.
+    heir: Option<Founding>,
     rng: StdRng,
     said: Said,
     certificates: Certificates,
+    /// As an observer: the certificates that are there.
+    clusters_seen: Vec<Certificate>,
     /// The cluster that this machine belongs to, once that is on its disk.
     pinned: Option<Certificate>,
     /// The cluster whose lead is believed: the pinned one, else the only one that there is.
     followed: Option<Cluster>,
     outside: Outside,
     tokens: Tokens,
+    lists: Lists,
+    /// Who leads and serves our cluster, as of the last evaluation.
+    reign: Option<Reign>,
+    watch: Watch,
+    /// The epoch in which we may write facts of our cluster, as of the last evaluation.
+    writes: Option<u64>,
+    /// The server whose removal from Kubernetes was asked for last, and those that Kubernetes let go of.
+    removing: Option<NodeId>,
+    removed: BTreeSet<NodeId>,
     connected: BTreeSet<NodeId>,
     neighbours_due: Option<Instant>,
     seen: Seen,
     told: Told,
     events: VecDeque<Event>,
+    /// When a server will have been away for long enough to be replaced.
+    replacement_due: Option<Instant>,
     /// Something changed since the last evaluation.
     due: bool,
     /// An evaluation has happened that nobody was shown.
@@ -90,8 +112,13 @@ struct Seen {
     candidates: Vec<std::net::SocketAddr>,
     applied: Option<crate::k3s::Applied>,
     not_applied: Option<String>,
+    /// What the role could do better with, though it is applied.
+    lacking: Vec<String>,
     unit: Option<(String, String)>,
     server: Option<fact::Server>,
+    /// Our cluster runs no workload, as its API server said.
+    idle: bool,
+    round_trips: BTreeMap<NodeId, Duration>,
 }
 
 /// What the driver was told last, so that it is told changes only.
@@ -100,6 +127,7 @@ struct Told {
     lease: Option<Lease>,
     members: BTreeMap<NodeId, Whereabouts>,
     order: Option<RoleOrder>,
+    stopped: bool,
     live: BTreeSet<NodeId>,
     founded: Option<ClusterId>,
     assigned: BTreeMap<NodeId, Role>,
@@ -156,16 +184,25 @@ impl Node {
             ledger,
             lease,
             founding,
+            heir: None,
             rng,
             certificates: Certificates::default(),
+            clusters_seen: Vec::new(),
             pinned,
             followed: None,
             outside: Outside::default(),
             tokens: Tokens::new(kept.tokens),
+            lists: Lists::default(),
+            reign: None,
+            watch: Watch::default(),
+            writes: None,
+            removing: None,
+            removed: BTreeSet::new(),
             connected: BTreeSet::new(),
             neighbours_due: None,
             told: Told::default(),
             events: VecDeque::new(),
+            replacement_due: None,
             due: true,
             shown: false,
         };
@@ -219,20 +256,48 @@ impl Node {
             }
             Observed::Day(day) => self.handle_day(day),
             Observed::TokensKept => self.handle_tokens_kept(),
+            Observed::Lacking(lacking) => self.seen.lacking = lacking,
             Observed::Pinned(certificate) => match Certificate::parse(&certificate) {
-                Ok(certificate) => {
-                    self.pinned.get_or_insert(certificate);
-                }
+                Ok(certificate) => self.pin(certificate),
                 Err(error) => {
                     tracing::error!(%error, "The founding certificate that was just kept is broken")
                 }
             },
             Observed::NotApplied(why) => self.seen.not_applied = Some(why),
             Observed::Unit { name, state } => self.seen.unit = Some((name, state)),
-            Observed::Server { up, ca_hash, version } => {
-                self.seen.server =
-                    self.cluster_id().map(|cluster_id| fact::Server { cluster_id, up, ca_hash, version });
+            Observed::Server { up, ca_hash, version, lan_address } => {
+                let voting = self.seen.server.as_ref().and_then(|server| server.voting);
+                self.seen.server = self.cluster_id().map(|cluster_id| fact::Server {
+                    cluster_id,
+                    up,
+                    ca_hash,
+                    version,
+                    voting,
+                    lan_address,
+                });
             }
+            Observed::Voting(voting) => {
+                if let Some(server) = &mut self.seen.server {
+                    server.voting = Some(voting);
+                }
+            }
+            Observed::Lease(lease) => {
+                let same = self.watch.lease.map(|held| held.epoch) == lease.map(|held| held.epoch);
+                self.watch.lease = lease;
+                if same {
+                    return;
+                }
+            }
+            Observed::Idle(idle) => self.seen.idle = idle,
+            Observed::ServerRemoved(node) => {
+                self.removed.insert(node);
+            }
+            Observed::ServerNotRemoved(node) => {
+                if self.removing == Some(node) {
+                    self.removing = None;
+                }
+            }
+            Observed::RoundTrips(round_trips) => self.seen.round_trips = round_trips,
         }
         self.due = true;
         self.evaluate(now);
@@ -248,6 +313,8 @@ impl Node {
             Command::Rotate => self.rotate(now),
             Command::Remove { node } => self.remove_node(node, now),
             Command::Ban { node, keep_token } => self.ban_node(node, keep_token, now),
+            Command::Join { cluster_id } => self.request_move(cluster_id, now),
+            Command::Refound => self.request_heir(now),
         };
         self.evaluate(now);
         outcome
@@ -298,6 +365,8 @@ impl Node {
             self.said.poll_timeout(),
             self.lease.poll_timeout(),
             self.founding.poll_timeout(),
+            self.heir.as_ref().and_then(Founding::poll_timeout),
+            self.replacement_due.map(|at| (at, "replace a server that is away")),
             self.ledger.poll_timeout(),
         ];
         own.into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -311,27 +380,37 @@ impl Node {
             return;
         }
         self.followed = self.followed();
-        self.outside = self
-            .followed
-            .as_ref()
-            .map_or_else(Outside::default, |cluster| Outside::read(&self.ledger, cluster));
+        let followed = self.followed.clone();
+        self.reign = followed.as_ref().map(|cluster| self.read_reign(cluster));
+        self.outside = match (&followed, &self.reign) {
+            (Some(cluster), Some(reign)) => Outside::read(&self.ledger, cluster, reign),
+            (_, _) => Outside::default(),
+        };
         let members = Members::of(&self.ledger, &self.connected, &self.outside);
         self.introduce(now);
         let assignments = self.assignments();
-        let founder = self.pinned.as_ref().map(|pinned| pinned.cluster().founder);
-        self.ledger.set_permanent(assignments.keys().copied().chain(founder));
+        let servers = self.reign.iter().flat_map(|reign| reign.servers.ever());
+        self.ledger.set_permanent(assignments.keys().copied().chain(servers));
         self.settle_address(&members, &assignments, now);
-        if !self.settings.observes() {
+        if self.settings.observes() {
+            self.look_for_clusters();
+        } else {
             self.elect(&members, now);
-            if let Some(certificate) = self.pinned.clone() {
-                if certificate.cluster().founder == self.id() {
-                    self.lead(&members, certificate.cluster(), &assignments, now);
-                    self.lead_rotation(&members, certificate.cluster(), now);
+            let belongs = self.pinned.as_ref().map(|pinned| pinned.cluster().clone());
+            if let (Some(cluster), Some(reign)) = (&belongs, &self.reign.clone()) {
+                self.watch.observe(reign, &members, now);
+                let after = self.settings.config.auto.replace_after;
+                self.replacement_due = after.and_then(|after| self.watch.next_due(after, now));
+                self.writes = reign.may_write(cluster, self.id(), self.watch.lease, now);
+                if let Some(epoch) = self.writes {
+                    self.lead(&members, cluster, reign, epoch, &assignments, now);
+                    self.lead_rotation(&members, cluster, now);
                 }
-                self.follow(certificate.cluster(), &assignments);
+                self.agree(&members, cluster, reign, now);
+                self.succeed(&members, cluster, now);
+                self.follow(&members, cluster, reign, &assignments);
             }
         }
-        let followed = self.followed.clone();
         if let Some(cluster) = &followed {
             self.come_back(cluster, now);
             self.follow_rotation(cluster, now);
@@ -355,11 +434,12 @@ impl Node {
             version: self.settings.version.clone(),
             platform: self.settings.platform.clone(),
             candidates: self.seen.candidates.clone(),
+            cluster: self.cluster_id(),
         };
         self.said.say(&mut self.ledger, fact::MACHINE, &machine, now);
         let changed = self.neighbours_due.is_some_and(|due| due <= now);
         if changed || self.said.fades(fact::NEIGHBOURS, now) {
-            self.neighbours_due = None;
+            self.neighbours_due = self.neighbours_due.filter(|_| !changed);
             let neighbours = fact::Neighbours(self.connected.clone());
             self.said.say(&mut self.ledger, fact::NEIGHBOURS, &neighbours, now);
         }
@@ -392,17 +472,25 @@ impl Node {
     /// Takes part in founding.
     fn elect(&mut self, members: &Members, now: Instant) {
         let view = self.view(members);
+        let acts = self.founding.decide(&view, now);
+        self.carry_out(acts, 1, now);
+    }
+
+    /// Does what a decree of `generation` asks for.
+    fn carry_out(&mut self, acts: Vec<Act>, generation: u32, now: Instant) {
         let network_id = self.settings.network_id().clone();
-        for act in self.founding.decide(&view, now) {
+        for act in acts {
             match act {
                 Act::WriteAcceptor(acceptor) => {
-                    self.said.say(&mut self.ledger, &Acceptor::key(&network_id), &acceptor, now);
+                    let key = Acceptor::key_in(&network_id, generation);
+                    self.said.say(&mut self.ledger, &key, &acceptor, now);
                 }
                 Act::WriteProposer(proposer) => {
-                    self.said.say(&mut self.ledger, &Proposer::key(&network_id), &proposer, now);
+                    let key = Proposer::key_in(&network_id, generation);
+                    self.said.say(&mut self.ledger, &key, &proposer, now);
                 }
                 Act::Publish(certificate) => {
-                    let key = Certificate::key(&network_id);
+                    let key = Certificate::key_in(&network_id, certificate.cluster().generation);
                     self.said.say_bytes(&mut self.ledger, &key, certificate.to_bytes(), now);
                 }
                 Act::Pin(certificate) => self.events.push_back(Event::Pin(certificate.to_bytes())),
@@ -411,15 +499,33 @@ impl Node {
     }
 
     fn view(&mut self, members: &Members) -> View {
-        ballots::view(
+        let mut view = ballots::view(
             &self.ledger,
             &mut self.certificates,
             members,
             &self.settings,
-            self.pinned.as_ref(),
-            self.seen.discovery_exhausted
-                && self.connected.iter().all(|peer| self.ledger.has_exchanged_with(peer)),
-        )
+            ballots::Decree { generation: 1, lost: None },
+        );
+        view.pinned.clone_from(&self.pinned);
+        view.discovery_exhausted = self.seen.discovery_exhausted
+            && self.connected.iter().all(|peer| self.ledger.has_exchanged_with(peer));
+        view.slowest_round_trip = self.slowest_round_trip(members);
+        view.applied = self.seen.applied.as_ref().map(|applied| applied.cluster_id);
+        view.serves = self.serves();
+        view.may_leave = !view.serves || self.seen.idle;
+        view
+    }
+
+    /// The slowest round trip to a member that can be reached.
+    fn slowest_round_trip(&self, members: &Members) -> Duration {
+        let live = self.seen.round_trips.iter().filter(|(id, _)| members.is_live(**id));
+        live.map(|(_, round_trip)| *round_trip).max().unwrap_or_default()
+    }
+
+    /// As an observer: which clusters there are under this network id.
+    fn look_for_clusters(&mut self) {
+        let key = Certificate::key(self.settings.network_id());
+        self.clusters_seen = self.certificates.of(&self.ledger, &key);
     }
 
     /// The cluster whose lead is believed.
@@ -429,7 +535,11 @@ impl Node {
         }
         let key = Certificate::key(self.settings.network_id());
         let founded = self.certificates.of(&self.ledger, &key);
-        let mut clusters = founded.iter().map(|certificate| certificate.cluster());
+        let superseded = |id| founded.iter().any(|other| other.cluster().supersedes == Some(id));
+        let mut clusters = founded
+            .iter()
+            .map(|certificate| certificate.cluster())
+            .filter(|cluster| !superseded(cluster.cluster_id));
         let first = clusters.next()?;
         clusters.all(|other| other.cluster_id == first.cluster_id).then(|| first.clone())
     }
@@ -449,16 +559,12 @@ impl Node {
         self.tokens.current()
     }
 
-    /// What the lead of our cluster assigned.
+    /// What leads of our cluster assigned.
     fn assignments(&self) -> Assignments {
-        self.pinned
-            .as_ref()
-            .map(|pinned| lead::assignments(&self.ledger, pinned.cluster()))
-            .map(|mut assignments| {
-                assignments.retain(|node, _| !self.outside.banned.contains(node));
-                assignments
-            })
-            .unwrap_or_default()
+        let (Some(pinned), Some(reign)) = (&self.pinned, &self.reign) else { return Assignments::new() };
+        let mut assignments = reign::assignments(&self.ledger, pinned.cluster(), reign);
+        assignments.retain(|node, _| !self.outside.contains(node));
+        assignments
     }
 
     /// The cluster that this machine belongs to.

@@ -7,11 +7,7 @@ use super::{
     members::{Members, read},
     snapshot::{self, ClusterState, Member, Problem, Severity, Snapshot},
 };
-use crate::{
-    address,
-    election::{Conflict, Founded, FoundingStatus},
-    identity::NodeId,
-};
+use crate::{address, election::FoundingStatus, identity::NodeId};
 
 impl Node {
     /// What this member knows and may show. The driver adds what only it sees: paths, its own counters.
@@ -78,60 +74,50 @@ impl Node {
 
     fn cluster(&self) -> snapshot::Cluster {
         // An observer takes no part, so founding has no word for it.
-        let observing = FoundingStatus::Observing;
-        let status = if self.settings.observes() { &observing } else { self.founding.status() };
+        let observes = self.settings.observes();
+        let status = if observes { &FoundingStatus::Observing } else { self.founding.status() };
         let pinned = self.pinned.as_ref().map(|certificate| certificate.cluster());
-        let others: &[Founded] = match status {
-            FoundingStatus::Pinned { others, .. } => others,
-            FoundingStatus::Conflict(Conflict::Several(clusters)) => clusters,
-            FoundingStatus::Joining { seen, .. } => seen,
-            FoundingStatus::Starting
-            | FoundingStatus::Observing
-            | FoundingStatus::Frozen
-            | FoundingStatus::WaitingForNodes { .. }
-            | FoundingStatus::WaitingForDiscovery
-            | FoundingStatus::Settling { .. }
-            | FoundingStatus::Following { .. }
-            | FoundingStatus::SeveralForcedMasters { .. }
-            | FoundingStatus::Bound { .. }
-            | FoundingStatus::Preparing { .. }
-            | FoundingStatus::Accepting { .. }
-            | FoundingStatus::Amnesiac
-            | FoundingStatus::Cloned
-            | FoundingStatus::Founded(_)
-            | FoundingStatus::Conflict(_) => &[],
+        let conflicts = self.conflicts();
+        let amnesiac = matches!(status, FoundingStatus::Amnesiac | FoundingStatus::Cloned);
+        let state = match (observes, pinned) {
+            _ if status.is_conflict() || (observes && !conflicts.is_empty()) => ClusterState::Conflict,
+            (true, _) => ClusterState::Observing,
+            // Also before the first look at the ledger after a start.
+            (false, Some(_)) => ClusterState::Founded,
+            (false, None) if amnesiac => ClusterState::Amnesiac,
+            (false, None) => ClusterState::Founding,
         };
-        let conflicts = others.iter().map(ToString::to_string).collect();
-        let state = match status {
-            FoundingStatus::Observing => ClusterState::Observing,
-            FoundingStatus::Pinned { others, .. } if others.is_empty() => ClusterState::Founded,
-            FoundingStatus::Pinned { .. } | FoundingStatus::Conflict(_) => ClusterState::Conflict,
-            FoundingStatus::Amnesiac | FoundingStatus::Cloned => ClusterState::Amnesiac,
-            FoundingStatus::Starting
-            | FoundingStatus::Frozen
-            | FoundingStatus::Joining { .. }
-            | FoundingStatus::WaitingForNodes { .. }
-            | FoundingStatus::WaitingForDiscovery
-            | FoundingStatus::Settling { .. }
-            | FoundingStatus::Following { .. }
-            | FoundingStatus::SeveralForcedMasters { .. }
-            | FoundingStatus::Bound { .. }
-            | FoundingStatus::Preparing { .. }
-            | FoundingStatus::Accepting { .. }
-            | FoundingStatus::Founded(_) => ClusterState::Founding,
-        };
-        // Before the first look at the ledger after a start, what is pinned is known already.
-        let state =
-            if pinned.is_some() && state == ClusterState::Founding { ClusterState::Founded } else { state };
+        let heir = self.heir.as_ref().map(|heir| format!("; {}", heir.status())).unwrap_or_default();
         snapshot::Cluster {
             network_id: self.settings.network_id().clone(),
             state,
-            message: status.to_string(),
+            message: format!("{status}{heir}"),
             id: pinned.map(|cluster| cluster.cluster_id.to_string()),
+            generation: pinned.map(|cluster| cluster.generation),
             founder: pinned.map(|cluster| cluster.founder),
+            lead: self.reign.as_ref().map(|reign| reign.lead),
+            epoch: self.reign.as_ref().map(|reign| reign.epoch),
+            servers: self.reign.iter().flat_map(|reign| reign.servers.current()).copied().collect(),
+            servers_wanted: pinned.map(|cluster| cluster.servers),
             minimum_nodes: pinned.map(|cluster| cluster.minimum_nodes).or(self.settings.config.minimum_nodes),
             conflicts,
         }
+    }
+
+    /// The clusters that should not be there, in words.
+    fn conflicts(&self) -> Vec<String> {
+        if !self.settings.observes() {
+            return self.founding.status().other_clusters().into_iter().map(ToString::to_string).collect();
+        }
+        let clusters = || self.clusters_seen.iter().map(|certificate| certificate.cluster());
+        let superseded = |id| clusters().any(|other| other.supersedes == Some(id));
+        let seen: BTreeMap<_, _> = clusters()
+            .filter(|cluster| !superseded(cluster.cluster_id))
+            .map(|cluster| (cluster.cluster_id, cluster.founder))
+            .collect();
+        let named =
+            seen.iter().map(|(id, founder)| format!("cluster {id} founded by node {}", founder.short()));
+        if seen.len() > 1 { named.collect() } else { Vec::new() }
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -140,28 +126,20 @@ impl Node {
             problems.push(Problem { severity, what, fix: fix.to_owned() });
         };
         let status = self.founding.status();
-        match status {
-            FoundingStatus::Conflict(_) => {
-                problem(Severity::Error, status.to_string(), "decide which cluster this machine belongs to");
-            }
-            FoundingStatus::Cloned | FoundingStatus::SeveralForcedMasters { .. } | FoundingStatus::Frozen => {
-                problem(Severity::Error, status.to_string(), "the sentence names the key or file to change");
-            }
-            FoundingStatus::Amnesiac => {
-                problem(Severity::Warning, status.to_string(), "nothing, if other machines are up");
-            }
-            FoundingStatus::Starting
-            | FoundingStatus::Observing
-            | FoundingStatus::Joining { .. }
-            | FoundingStatus::WaitingForNodes { .. }
-            | FoundingStatus::WaitingForDiscovery
-            | FoundingStatus::Settling { .. }
-            | FoundingStatus::Following { .. }
-            | FoundingStatus::Bound { .. }
-            | FoundingStatus::Preparing { .. }
-            | FoundingStatus::Accepting { .. }
-            | FoundingStatus::Founded(_)
-            | FoundingStatus::Pinned { .. } => {}
+        let conflicts = self.conflicts();
+        if self.settings.observes() && !conflicts.is_empty() {
+            let what = format!("conflict: there are several clusters: {}", conflicts.join(", "));
+            problem(Severity::Warning, what, "`c3os cluster join ID` moves the machines of one to the other");
+        } else if status.is_conflict() {
+            let fix = "decide which cluster this machine belongs to; `c3os cluster show` shows them";
+            problem(Severity::Error, status.to_string(), fix);
+        } else if let FoundingStatus::Cloned
+        | FoundingStatus::SeveralForcedMasters { .. }
+        | FoundingStatus::Frozen = status
+        {
+            problem(Severity::Error, status.to_string(), "the sentence names the key or file to change");
+        } else if let FoundingStatus::Amnesiac = status {
+            problem(Severity::Warning, status.to_string(), "nothing, if other machines are up");
         }
         if self.outside.banned.contains(&self.id()) {
             let what = "this machine was banned from its cluster".to_owned();
@@ -179,6 +157,13 @@ impl Node {
                 Severity::Error,
                 format!("the role is not wholly applied: {why}"),
                 "mend that; it is tried again",
+            );
+        }
+        for lacking in &self.seen.lacking {
+            problem(
+                Severity::Warning,
+                lacking.clone(),
+                "the sentence names it; the role is applied all the same",
             );
         }
         problems.sort();

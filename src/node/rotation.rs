@@ -21,7 +21,7 @@ use super::{
     secrets, snapshot,
 };
 use crate::{
-    election::{Cluster, ClusterId, roles},
+    election::{Cluster, ClusterId, Reign},
     identity::NodeId,
     ledger::{self, SignedEntry},
     token::{Gate, Keyring, NetworkKeys, Right},
@@ -160,7 +160,7 @@ impl Node {
     /// # Errors
     /// Why not, in words.
     pub(super) fn rotate(&mut self, now: Instant) -> Result<(), String> {
-        let cluster = self.lead_only("rotate the network token")?;
+        let cluster = self.lead_only("rotate the network token", now)?;
         if let Some(rotation) = self.rotation(&cluster).filter(|rotation| rotation.phase != Phase::Done) {
             let waits = self.names(&waits_for(&rotation, &self.parts_of_rotation(&cluster, &rotation)));
             return Err(format!("rotation {} is under way and waits for {waits}", rotation.number));
@@ -306,7 +306,9 @@ impl Node {
         let rotation = cluster.and_then(|cluster| self.rotation(cluster));
         let banned = &self.outside.banned;
         let known: BTreeSet<NodeId> = cluster.map_or_else(BTreeSet::new, |cluster| {
-            let sealed = bans::about_nodes(&self.ledger, cluster, "token").map(|(node, _)| node);
+            let reign = self.reign.iter();
+            let sealed = reign.flat_map(|reign| bans::about_nodes(&self.ledger, cluster, reign, "token"));
+            let sealed = sealed.map(|(node, _)| node);
             sealed.filter(|node| !banned.contains(node)).collect()
         });
         let tokens = self.tokens.ring.as_ref().map(|ring| rights(ring, rotation.as_ref(), &known));
@@ -321,15 +323,16 @@ impl Node {
     /// it. None: there is none for it.
     pub fn errand_for(&self, peer: NodeId) -> Option<Vec<u8>> {
         let cluster = self.followed.as_ref().filter(|_| !self.outside.contains(&peer))?;
-        let lead = roles::lead(cluster);
-        let keys = [
-            fact::in_network("rotation", &cluster.network_id),
-            fact::about("token", &cluster.network_id, &peer),
-        ];
-        let entries = keys
-            .iter()
-            .map(|key| Some(BASE64_STANDARD.encode(self.ledger.get(lead, key)?.to_bytes())))
-            .collect::<Option<_>>()?;
+        let number = self.rotation(cluster)?.number;
+        let rotation = fact::in_network("rotation", &cluster.network_id);
+        let rotation = self.said_by_leads(&rotation).max_by_key(|entry| {
+            ledger::decode::<Rotation>(entry.value()).map(|said| (said.number, said.phase)).ok()
+        })?;
+        let sealed = fact::about("token", &cluster.network_id, &peer);
+        let sealed = self.said_by_leads(&sealed).find(|entry| {
+            ledger::decode::<Sealed>(entry.value()).is_ok_and(|sealed| sealed.number == number)
+        })?;
+        let entries = [rotation, sealed].map(|entry| BASE64_STANDARD.encode(entry.to_bytes())).into();
         ledger::encode(&Errand { entries }).ok()
     }
 
@@ -347,8 +350,9 @@ impl Node {
         for entry in errand.entries.iter().take(2) {
             let bytes = BASE64_STANDARD.decode(entry).map_err(|_| "it cannot be read")?;
             let entry = SignedEntry::parse(&bytes).map_err(|_| "it holds an entry that nobody signed")?;
-            if entry.author() != roles::lead(&cluster) {
-                return Err("it holds an entry that is not the lead's");
+            let led = |reign: &Reign| reign.servers.ever().any(|lead| lead == entry.author());
+            if !self.reign.as_ref().is_some_and(led) {
+                return Err("it holds an entry that is not a lead's");
             }
             if entry.key().as_str() == token_key {
                 sealed = ledger::decode::<Sealed>(entry.value()).ok();
@@ -369,18 +373,26 @@ impl Node {
         Ok(())
     }
 
-    /// The rotation that the lead of `cluster` began last.
+    /// What leads of our cluster say, or said, under one key.
+    fn said_by_leads<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a SignedEntry> {
+        let leads = self.reign.iter().flat_map(|reign| reign.servers.ever());
+        leads.filter_map(move |lead| self.ledger.get(lead, key))
+    }
+
+    /// The rotation that a lead of `cluster` began last.
     pub(super) fn rotation(&self, cluster: &Cluster) -> Option<Rotation> {
         let key = fact::in_network("rotation", &cluster.network_id);
-        read::<Rotation>(&self.ledger, roles::lead(cluster), &key)
+        self.said_by_leads(&key)
+            .filter_map(|entry| ledger::decode::<Rotation>(entry.value()).ok())
             .filter(|rotation| rotation.cluster_id == cluster.cluster_id)
+            .max_by_key(|rotation| (rotation.number, rotation.phase))
     }
 
     fn own_seed(&self, cluster: &Cluster, number: u32) -> Option<zeroize::Zeroizing<[u8; 32]>> {
         let key = fact::about("token", &cluster.network_id, &self.id());
-        let sealed = read::<Sealed>(&self.ledger, roles::lead(cluster), &key)?;
-        let ours = sealed.cluster_id == cluster.cluster_id && sealed.number == number;
-        if ours { self.open_seed(&sealed) } else { None }
+        let boxes = self.said_by_leads(&key).filter_map(|entry| ledger::decode::<Sealed>(entry.value()).ok());
+        let ours = |sealed: &Sealed| sealed.cluster_id == cluster.cluster_id && sealed.number == number;
+        boxes.filter(ours).find_map(|sealed| self.open_seed(&sealed))
     }
 
     fn open_seed(&self, sealed: &Sealed) -> Option<zeroize::Zeroizing<[u8; 32]>> {
@@ -402,7 +414,9 @@ impl Node {
 
     fn parts_of_rotation(&self, cluster: &Cluster, rotation: &Rotation) -> Vec<Part> {
         let members = Members::of(&self.ledger, &self.connected, &self.outside);
-        let sealed: BTreeSet<NodeId> = bans::about_nodes(&self.ledger, cluster, "token")
+        let reign = self.reign.iter();
+        let sealed: BTreeSet<NodeId> = reign
+            .flat_map(|reign| bans::about_nodes(&self.ledger, cluster, reign, "token"))
             .filter(|(_, value)| {
                 ledger::decode::<Sealed>(value).is_ok_and(|sealed| {
                     sealed.cluster_id == cluster.cluster_id && sealed.number == rotation.number

@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Assignments, Node, fact, fresh, members::read};
 use crate::{
-    election::{Cluster, Role, roles},
+    election::{Cluster, Reign, Role, lead::FIRST_EPOCH},
     identity::{Identity, NodeId},
     ledger::{self, Ledger},
 };
@@ -22,17 +22,26 @@ use crate::{
 /// What a box of secrets is sealed for.
 const SECRETS: &str = "c3os cluster secrets";
 
-/// The secrets that the lead sealed to us.
+/// The box that was sealed to `node`: the newest of the latest epoch.
+fn sealed_for(ledger: &Ledger, cluster: &Cluster, reign: &Reign, node: NodeId) -> Option<fact::Sealed> {
+    let key = fact::about("secret", &cluster.network_id, &node);
+    let by = |author| read::<fact::Sealed>(ledger, author, &key);
+    let boxes = reign.servers.ever().filter_map(|author| Some((author, by(author)?)));
+    let counts = boxes.filter(|(author, sealed)| {
+        sealed.cluster_id == cluster.cluster_id
+            && reign.servers.may_have_led(author, sealed.epoch.max(FIRST_EPOCH))
+    });
+    counts.max_by_key(|(author, sealed)| (sealed.epoch, sealed.generation, *author)).map(|(_, sealed)| sealed)
+}
+
+/// The secrets that a lead sealed to us.
 pub(super) fn secrets_for(
     ledger: &Ledger,
     identity: &Identity,
     cluster: &Cluster,
+    reign: &Reign,
 ) -> Option<fact::ClusterSecrets> {
-    let key = fact::about("secret", &cluster.network_id, &identity.id());
-    let sealed = read::<fact::Sealed>(ledger, roles::lead(cluster), &key)?;
-    if sealed.cluster_id != cluster.cluster_id {
-        return None;
-    }
+    let sealed = sealed_for(ledger, cluster, reign, identity.id())?;
     ledger::decode(&open(identity, SECRETS, &sealed.boxed)?).ok()
 }
 
@@ -62,7 +71,7 @@ impl Node {
     pub(super) fn share_secrets(&mut self, cluster: &Cluster, assignments: &Assignments, now: Instant) {
         let me = self.id();
         let own_key = fact::about("secret", &cluster.network_id, &me);
-        match secrets_for(&self.ledger, &self.identity, cluster) {
+        match self.own_secrets(cluster) {
             Some(_) => {
                 for (node, assignment) in assignments.iter().filter(|(node, _)| **node != me) {
                     self.hand_out_secrets(cluster, *node, assignment.role, now);
@@ -70,6 +79,8 @@ impl Node {
             }
             // Being written already.
             None if self.ledger.latest(&own_key).is_some() => {}
+            // k3s took the founder's; a later lead waits until they were sealed to it.
+            None if cluster.founder != me => {}
             None => {
                 let secrets = fact::ClusterSecrets {
                     server_token: Some(self.new_secret()),
@@ -84,9 +95,10 @@ impl Node {
     /// Gives a node the secrets of a role, unless it has just these. A role with more of them gets them before it is
     /// assigned: what the plan needs is there when the assignment comes.
     pub(super) fn hand_out_secrets(&mut self, cluster: &Cluster, node: NodeId, role: Role, now: Instant) {
-        let Some(secrets) = secrets_for(&self.ledger, &self.identity, cluster) else { return };
+        let Some(secrets) = self.own_secrets(cluster) else { return };
         let key = fact::about("secret", &cluster.network_id, &node);
         let given = self.ledger.latest(&key).and_then(|bytes| ledger::decode::<fact::Sealed>(bytes).ok());
+        let given = given.or_else(|| sealed_for(&self.ledger, cluster, self.reign.as_ref()?, node));
         let has = given.is_some_and(|given| {
             given.cluster_id == cluster.cluster_id
                 && given.role == role
@@ -99,13 +111,17 @@ impl Node {
 
     /// Replaces what a worker that was banned knows; the others get the new one with the next evaluation.
     pub(super) fn renew_agent_token(&mut self, cluster: &Cluster, now: Instant) {
-        let Some(old) = secrets_for(&self.ledger, &self.identity, cluster) else { return };
+        let Some(old) = self.own_secrets(cluster) else { return };
         let renewed = fact::ClusterSecrets {
             server_token: old.server_token.clone(),
             agent_token: self.new_secret(),
             generation: old.generation + 1,
         };
         self.seal_secrets(cluster, self.id(), Role::Server, &renewed, now);
+    }
+
+    fn own_secrets(&self, cluster: &Cluster) -> Option<fact::ClusterSecrets> {
+        secrets_for(&self.ledger, &self.identity, cluster, self.reign.as_ref()?)
     }
 
     fn new_secret(&mut self) -> String {
@@ -132,8 +148,13 @@ impl Node {
         };
         let Ok(plain) = ledger::encode(&part).map(Zeroizing::new) else { return };
         let Some(boxed) = self.sealed(node, SECRETS, &plain) else { return };
-        let sealed =
-            fact::Sealed { cluster_id: cluster.cluster_id, role, boxed, generation: secrets.generation };
+        let sealed = fact::Sealed {
+            cluster_id: cluster.cluster_id,
+            role,
+            boxed,
+            generation: secrets.generation,
+            epoch: self.writes.unwrap_or(FIRST_EPOCH),
+        };
         let key = fact::about("secret", &cluster.network_id, &node);
         self.said.say(&mut self.ledger, &key, &sealed, now);
     }

@@ -65,7 +65,12 @@ impl Snapshot {
             state: ClusterState::Observing,
             message: "this machine is on no mesh yet".to_owned(),
             id: None,
+            generation: None,
             founder: None,
+            lead: None,
+            epoch: None,
+            servers: Vec::new(),
+            servers_wanted: None,
             minimum_nodes: None,
             conflicts: Vec::new(),
         };
@@ -140,8 +145,18 @@ pub struct Cluster {
     pub message: String,
     /// Id of the cluster, once there is one.
     pub id: Option<String>,
+    /// 1, or how often a lost one was succeeded, plus one.
+    pub generation: Option<u32>,
     /// Who founded it.
     pub founder: Option<NodeId>,
+    /// Who writes its facts.
+    pub lead: Option<NodeId>,
+    /// How often the lead changed, plus one.
+    pub epoch: Option<u64>,
+    /// Its servers, the first one first.
+    pub servers: Vec<NodeId>,
+    /// How many servers it shall have, the founder included.
+    pub servers_wanted: Option<u16>,
     /// How many votes founded it, or will.
     pub minimum_nodes: Option<u16>,
     /// Clusters of the same network id that are not ours.

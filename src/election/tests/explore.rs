@@ -220,6 +220,7 @@ impl Explorer {
                 cluster_id: ClusterId::from_bytes(bytes),
                 network_id: NetworkId::default(),
                 generation: 1,
+                supersedes: None,
                 founder: ballot.node,
                 minimum_nodes: MINIMUM,
                 servers: 1,

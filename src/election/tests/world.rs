@@ -65,6 +65,8 @@ pub(super) fn settings() -> FoundingSettings {
         external_datastore: false,
         pool: Pool::new("10.1.0.0/16".parse().expect("a subnet"), Drawer::Node).expect("wide enough"),
         frozen: false,
+        merge: false,
+        succeeds: None,
     }
 }
 
@@ -122,9 +124,9 @@ impl World {
                 continue;
             };
             let acceptor =
-                known.acceptor.map(|entry| Held::<Acceptor>::read(&entry, network_id).expect("ours"));
+                known.acceptor.map(|entry| Held::<Acceptor>::read(&entry, network_id, 1).expect("ours"));
             let proposer =
-                known.proposer.map(|entry| Held::<Proposer>::read(&entry, network_id).expect("ours"));
+                known.proposer.map(|entry| Held::<Proposer>::read(&entry, network_id, 1).expect("ours"));
             view.certificates.extend(
                 known.certificate.map(|entry| Certificate::parse(entry.value()).expect("only proven ones")),
             );

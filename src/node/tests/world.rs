@@ -262,6 +262,8 @@ impl World {
                 | Event::Members(_)
                 | Event::Founded { .. }
                 | Event::Liveness { .. }
+                | Event::Stop
+                | Event::RemoveServer { .. }
                 | Event::Assigned { .. } => {}
             }
         }

@@ -297,6 +297,7 @@ impl Host {
                         epoch: assignment.epoch,
                         name: assignment.name.clone(),
                         address: assignment.address,
+                        server: order.facts.server_address,
                     };
                     self.disk.applied = Some(applied.clone());
                     self.order = Some(*order);
@@ -313,6 +314,8 @@ impl Host {
                 Event::Tokens(_)
                 | Event::Gate(_)
                 | Event::Members(_)
+                | Event::Stop
+                | Event::RemoveServer { .. }
                 | Event::LeaseChanged(_)
                 | Event::Founded { .. }
                 | Event::Liveness { .. }
