@@ -149,6 +149,11 @@ impl Node {
                 "`c3os reset --new-identity` and the new token make it a new member",
             );
         }
+        if self.pinned.is_some() && self.ledger.amnesia() {
+            let what = "this machine's state was older than what it had said before: its disk image was restored, it \
+                        was reset, or the disk lost writes. It never votes on a cluster of this generation again";
+            problem(Severity::Warning, what.to_owned(), "nothing, if that is known; else look at the disk");
+        }
         if let Some(what) = self.token_trouble() {
             problem(Severity::Error, what.to_owned(), "put the new token into its config.yaml by hand");
         }

@@ -5,6 +5,7 @@
 mod faults;
 mod forming;
 mod idle;
+mod membership;
 mod restarts;
 mod times;
 
@@ -79,6 +80,11 @@ const STORIES: &[Story] = &[
     Story::new("sixty-killed-agents-lose-nothing", restarts::killed_agents).off(),
     Story::new("a-cut-cable-heals", faults::cut_cable),
     Story::new("a-wrong-token-stays-outside", faults::wrong_token).nodes(4).off(),
+    Story::new("a-token-is-replaced-without-downtime", membership::rotation),
+    Story::new("a-banned-machine-is-out-and-stays-out", membership::ban).nodes(4),
+    Story::new("a-node-that-is-gone-is-removed-and-comes-back", membership::removal),
+    Story::new("a-reset-machine-joins-again", membership::reset),
+    Story::new("an-old-disk-image-is-recognised", membership::old_image),
     Story::new("garbage-from-a-stranger-is-counted", faults::garbage),
     Story::new("a-broken-config-still-joins", faults::broken_config).off(),
     Story::new("a-full-disk-is-survived", faults::full_disk),
