@@ -40,7 +40,7 @@ enum MemberCommand {
 const HOLDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// How an answer gets to whoever asked.
-type Answer = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Refusal>) + Send + Sync>;
 
 /// Somebody waits for a role to hold.
 pub(super) struct Asked {

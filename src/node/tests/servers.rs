@@ -219,9 +219,9 @@ fn two_clusters_share_a_mesh_and_nothing_else() {
     assert!(ids[0] == ids[2] && ids[2] == ids[4] && ids[1] == ids[3] && ids[3] == ids[5] && ids[0] != ids[1]);
     assert_eq!(world.servers(0).len(), 1);
     assert_eq!(world.servers(1).len(), 3);
-    for n in 0..6 {
+    for (n, id) in ids.iter().enumerate() {
         let order = world.machines[n].order.clone().expect("a role");
-        assert_eq!(order.assignment.cluster_id.to_string(), ids[n]);
+        assert_eq!(order.assignment.cluster_id.to_string(), *id);
         // Nobody's part of the ledger holds a box for a node of the other cluster.
         for entry in world.node(n).ledger().with_prefix("secret/") {
             let about =
