@@ -85,7 +85,7 @@ impl Acceptor {
 }
 
 /// A kind of register.
-pub trait Register: DeserializeOwned + Serialize {
+pub trait Register: DeserializeOwned + Serialize + Send + Sync + 'static {
     /// The first part of its ledger key; the network id follows after a slash.
     const NOUN: &'static str;
 
@@ -121,11 +121,10 @@ impl Register for Proposer {
     const NOUN: &'static str = "proposer";
 }
 
-/// A register as the ledger holds it: what it says, and the signed bytes that prove it. Cloning is cheap for the
-/// evidence and as costly as the register otherwise.
+/// A register as the ledger holds it: what it says, and the signed bytes that prove it. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Held<T> {
-    register: T,
+    register: Arc<T>,
     entry: Arc<[u8]>,
 }
 
@@ -175,8 +174,8 @@ fn read<T: Register>(
     if entry.key().as_str() != T::key_in(network_id, generation) {
         return Err(RegisterError::Key);
     }
-    let register = crate::ledger::decode(entry.value()).map_err(|_| RegisterError::Malformed)?;
-    Ok(Held { register, entry: entry.to_bytes().into() })
+    let register = entry.read().ok_or(RegisterError::Malformed)?;
+    Ok(Held { register, entry: entry.shared_bytes() })
 }
 
 impl<T> Held<T> {
@@ -193,7 +192,7 @@ impl<T> Held<T> {
     /// A register without evidence, for tests of the bare decree.
     #[cfg(test)]
     pub(super) fn unsigned(register: T) -> Self {
-        Self { register, entry: [].into() }
+        Self { register: Arc::new(register), entry: [].into() }
     }
 }
 

@@ -5,9 +5,16 @@
 //! ```
 //! A later program may add fields at the end: this one ignores them and, since the bytes are kept, passes them on.
 
-use std::{fmt, ops::Range, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use minicbor::{Decoder, Encoder, data::Type};
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::{Key, LedgerError, MAX_ENTRY, MAX_SEQ, MAX_TTL, MAX_VALUE, PeerFault};
@@ -32,6 +39,8 @@ pub struct SignedEntry {
     value: Option<Range<usize>>,
     bytes: Arc<[u8]>,
     hash: [u8; 32],
+    /// What was made of it, see [`SignedEntry::once`].
+    made: Arc<Mutex<Vec<Arc<dyn Any + Send + Sync>>>>,
 }
 
 impl SignedEntry {
@@ -104,7 +113,7 @@ impl SignedEntry {
             return Err(PeerFault::EntryMalformed);
         }
         let (author, hash) = (NodeId::from_bytes(author), Sha256::digest(body).into());
-        Ok(Self { author, seq, key, ttl, value, bytes: bytes.into(), hash })
+        Ok(Self { author, seq, key, ttl, value, bytes: bytes.into(), hash, made: Arc::default() })
     }
 
     /// Whether the author signed it.
@@ -133,6 +142,22 @@ impl SignedEntry {
         self.value.clone().map_or(&[], |range| &self.bytes[range])
     }
 
+    /// The value as it was encoded; none if it is not of this type. It is decoded once, however often this is asked.
+    pub fn read<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.once(|entry| super::decode::<T>(entry.value()).ok().map(Arc::new)).as_ref().clone()
+    }
+
+    /// What `make` makes of this entry: an entry never changes, so each kind of thing is made once for all its clones.
+    pub fn once<T: Send + Sync + 'static>(&self, make: impl FnOnce(&Self) -> T) -> Arc<T> {
+        let kept = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = kept().iter().find_map(|one| one.clone().downcast().ok());
+        made.unwrap_or_else(|| {
+            let made = Arc::new(make(self));
+            kept().push(made.clone());
+            made
+        })
+    }
+
     /// Whether it says that the key is gone.
     pub fn is_removal(&self) -> bool {
         self.value.is_none()
@@ -146,6 +171,11 @@ impl SignedEntry {
     /// The signed bytes, unknown fields included: evidence that [`SignedEntry::parse`] takes back.
     pub fn to_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same bytes, shared.
+    pub fn shared_bytes(&self) -> Arc<[u8]> {
+        self.bytes.clone()
     }
 
     /// SHA-256 of what was signed. The signature itself is left out: an author can make many for one content.

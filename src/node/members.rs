@@ -3,17 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use serde::de::DeserializeOwned;
 
 use super::{bans::Outside, fact, liveness};
-use crate::{
-    address::Claim,
-    config::NetworkId,
-    identity::NodeId,
-    ledger::{self, Ledger},
-};
+use crate::{address::Claim, config::NetworkId, identity::NodeId, ledger::Ledger};
 
 /// All members, those that are away included, those outside left out.
 pub(super) struct Members {
@@ -94,6 +90,9 @@ impl Members {
 }
 
 /// What `author` says under `key`; none if it says nothing, or nothing that we understand.
-pub(super) fn read<T: DeserializeOwned>(ledger: &Ledger, author: NodeId, key: &str) -> Option<T> {
-    ledger::decode(ledger.get(author, key)?.value()).ok()
+pub(super) fn read<T>(ledger: &Ledger, author: NodeId, key: &str) -> Option<T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    ledger.get(author, key)?.read::<T>().map(Arc::unwrap_or_clone)
 }

@@ -94,6 +94,8 @@ pub struct Node {
     removed: BTreeSet<NodeId>,
     connected: BTreeSet<NodeId>,
     neighbours_due: Option<Instant>,
+    /// The ledgers were exchanged once with everybody in `connected`.
+    exchanged: bool,
     seen: Seen,
     told: Told,
     events: VecDeque<Event>,
@@ -200,6 +202,7 @@ impl Node {
             removed: BTreeSet::new(),
             connected: BTreeSet::new(),
             neighbours_due: None,
+            exchanged: true,
             told: Told::default(),
             events: VecDeque::new(),
             replacement_due: None,
@@ -375,7 +378,9 @@ impl Node {
     /// Draws every conclusion from what is known now. What it says goes through the ledger and comes back when it is
     /// on disk, so one pass is enough.
     fn evaluate(&mut self, now: Instant) {
-        self.due |= self.ledger.poll_changed();
+        let exchanged = self.connected.iter().all(|peer| self.ledger.has_exchanged_with(peer));
+        self.due |= self.ledger.poll_changed() | (self.exchanged != exchanged);
+        self.exchanged = exchanged;
         if !std::mem::take(&mut self.due) {
             return;
         }
@@ -507,8 +512,7 @@ impl Node {
             ballots::Decree { generation: 1, lost: None },
         );
         view.pinned.clone_from(&self.pinned);
-        view.discovery_exhausted = self.seen.discovery_exhausted
-            && self.connected.iter().all(|peer| self.ledger.has_exchanged_with(peer));
+        view.discovery_exhausted = self.seen.discovery_exhausted && self.exchanged;
         view.slowest_round_trip = self.slowest_round_trip(members);
         view.applied = self.seen.applied.as_ref().map(|applied| applied.cluster_id);
         view.serves = self.serves();

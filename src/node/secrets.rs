@@ -22,8 +22,13 @@ use crate::{
 /// What a box of secrets is sealed for.
 const SECRETS: &str = "c3os cluster secrets";
 
-/// The box that was sealed to `node`: the newest of the latest epoch.
-fn sealed_for(ledger: &Ledger, cluster: &Cluster, reign: &Reign, node: NodeId) -> Option<fact::Sealed> {
+/// The box that was sealed to `node`, and by whom: the newest of the latest epoch.
+fn sealed_for(
+    ledger: &Ledger,
+    cluster: &Cluster,
+    reign: &Reign,
+    node: NodeId,
+) -> Option<(NodeId, fact::Sealed)> {
     let key = fact::about("secret", &cluster.network_id, &node);
     let by = |author| read::<fact::Sealed>(ledger, author, &key);
     let boxes = reign.servers.ever().filter_map(|author| Some((author, by(author)?)));
@@ -31,7 +36,7 @@ fn sealed_for(ledger: &Ledger, cluster: &Cluster, reign: &Reign, node: NodeId) -
         sealed.cluster_id == cluster.cluster_id
             && reign.servers.may_have_led(author, sealed.epoch.max(FIRST_EPOCH))
     });
-    counts.max_by_key(|(author, sealed)| (sealed.epoch, sealed.generation, *author)).map(|(_, sealed)| sealed)
+    counts.max_by_key(|(author, sealed)| (sealed.epoch, sealed.generation, *author))
 }
 
 /// The secrets that a lead sealed to us.
@@ -41,8 +46,13 @@ pub(super) fn secrets_for(
     cluster: &Cluster,
     reign: &Reign,
 ) -> Option<fact::ClusterSecrets> {
-    let sealed = sealed_for(ledger, cluster, reign, identity.id())?;
-    ledger::decode(&open(identity, SECRETS, &sealed.boxed)?).ok()
+    let (author, sealed) = sealed_for(ledger, cluster, reign, identity.id())?;
+    let entry = ledger.get(author, &fact::about("secret", &cluster.network_id, &identity.id()))?;
+    let opened = entry.once(|_| {
+        let opened = open(identity, SECRETS, &sealed.boxed)?;
+        ledger::decode::<fact::ClusterSecrets>(&opened).ok()
+    });
+    opened.as_ref().clone()
 }
 
 /// Opens what the lead sealed to us; a box that is not for us is none.
@@ -98,7 +108,7 @@ impl Node {
         let Some(secrets) = self.own_secrets(cluster) else { return };
         let key = fact::about("secret", &cluster.network_id, &node);
         let given = self.ledger.latest(&key).and_then(|bytes| ledger::decode::<fact::Sealed>(bytes).ok());
-        let given = given.or_else(|| sealed_for(&self.ledger, cluster, self.reign.as_ref()?, node));
+        let given = given.or_else(|| Some(sealed_for(&self.ledger, cluster, self.reign.as_ref()?, node)?.1));
         let has = given.is_some_and(|given| {
             given.cluster_id == cluster.cluster_id
                 && given.role == role
