@@ -42,9 +42,15 @@ impl NodeId {
     /// Whether this node signed `message` for the purpose `domain` (strict Ed25519: no malleable forms).
     #[must_use]
     pub fn verify(&self, domain: &'static str, message: &[u8], signature: &Signature) -> bool {
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.to_bytes());
-        VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(&in_domain(domain, message), &signature).is_ok())
+        let (message, signature) = (in_domain(domain, message), signature.to_bytes());
+        let check = || {
+            let signature = ed25519_dalek::Signature::from_bytes(&signature);
+            VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(&message, &signature).is_ok())
+        };
+        #[cfg(feature = "memo")]
+        return super::memo::good(&self.0, &message, &signature, check);
+        #[cfg(not(feature = "memo"))]
+        check()
     }
 
     /// Seals `plaintext` so that this node alone can open it, and only for the same `context`.

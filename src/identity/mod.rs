@@ -5,6 +5,8 @@
 
 mod fingerprint;
 mod id;
+#[cfg(feature = "memo")]
+mod memo;
 mod seal;
 
 use std::fmt;
