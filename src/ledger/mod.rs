@@ -219,6 +219,16 @@ impl Ledger {
         held.filter(|held| held.is_visible()).map(|held: &Held| &held.entry)
     }
 
+    /// Up to which of its numbers every live entry of an author is held.
+    pub fn have(&self, author: NodeId) -> u64 {
+        self.store.have(&author)
+    }
+
+    /// The number of what is held of an author under `key`, be it a removal or something whose time is over.
+    pub fn seq_of(&self, author: NodeId, key: &str) -> Option<u64> {
+        Some(self.store.author(&author)?.get(key)?.entry.seq())
+    }
+
     /// Everybody of whom an entry is held, in order.
     pub fn authors(&self) -> impl Iterator<Item = NodeId> {
         self.store.authors().map(|(id, _)| *id)

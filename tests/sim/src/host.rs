@@ -1,6 +1,10 @@
 //! One simulated machine: a disk that survives, and a member that runs on it between boots.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use c3os::{
     address::Lease,
@@ -22,6 +26,39 @@ pub struct Disk {
     lease: Option<Lease>,
     applied: Option<Applied>,
     pinned: Option<Vec<u8>>,
+}
+
+/// A machine's own time: monotonic, and nobody else's.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+    /// How much earlier it began than the world's.
+    pub ahead: Duration,
+    /// How fast it goes, in thousandths of the world's.
+    pub thousandths: u32,
+}
+
+impl Clock {
+    /// One that goes right, and began an hour before the world's.
+    fn new(start: Instant) -> Self {
+        Self { start, ahead: Duration::from_secs(3600), thousandths: 1000 }
+    }
+
+    /// What it shows at a time of the world.
+    fn shows(&self, now: Instant) -> Instant {
+        self.start + self.ahead + (now - self.start) * self.thousandths / 1000
+    }
+
+    /// When in the world it shows this.
+    fn when(&self, shown: Instant) -> Instant {
+        let since = shown.saturating_duration_since(self.start + self.ahead).as_nanos() as u64;
+        self.start + Duration::from_nanos((since * 1000).div_ceil(self.thousandths.into()))
+    }
+
+    /// It stands still for so long in the world's time.
+    pub fn stop(&mut self, length: Duration) {
+        self.ahead = self.ahead.saturating_sub(length * self.thousandths / 1000);
+    }
 }
 
 /// How a disk looks after a crash.
@@ -56,7 +93,10 @@ pub struct Host {
     pub config: Config,
     identity: Arc<Identity>,
     mesh_id: MeshId,
+    pub clock: Clock,
     pub disk: Disk,
+    /// An old image of it.
+    pub image: Option<Disk>,
     pub node: Option<Node>,
     /// A write that the member asked for and that is not on disk yet.
     writing: Option<Writing>,
@@ -73,7 +113,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(number: u8, config: Config, mesh_id: MeshId, secret: u64) -> Self {
+    pub fn new(number: u8, config: Config, mesh_id: MeshId, secret: u64, start: Instant) -> Self {
         let mut identity_seed = [number; 32];
         identity_seed[..8].copy_from_slice(&secret.to_be_bytes());
         Self {
@@ -81,7 +121,9 @@ impl Host {
             config,
             identity: Arc::new(Identity::from_seed(&identity_seed)),
             mesh_id,
+            clock: Clock::new(start),
             disk: Disk::default(),
+            image: None,
             node: None,
             writing: None,
             asked: None,
@@ -104,6 +146,7 @@ impl Host {
     }
 
     pub fn handle_peer_up(&mut self, peer: NodeId, now: Instant) {
+        let now = self.clock.shows(now);
         if let Some(node) = &mut self.node {
             node.handle_peer_up(peer, now);
         }
@@ -113,6 +156,7 @@ impl Host {
     }
 
     pub fn handle_peer_down(&mut self, peer: NodeId, now: Instant) {
+        let now = self.clock.shows(now);
         if let Some(node) = &mut self.node {
             node.handle_peer_down(peer, now);
         }
@@ -123,15 +167,19 @@ impl Host {
 
     /// Whether the sender did nothing wrong.
     pub fn handle_message(&mut self, from: NodeId, bytes: &[u8], now: Instant) -> bool {
+        let now = self.clock.shows(now);
         if let Some(liar) = &mut self.liar {
             self.heard.push_back(bytes.to_vec());
-            self.heard.truncate(8);
+            if self.heard.len() > 8 {
+                self.heard.pop_front();
+            }
             liar.handle_message(from, bytes, now);
         }
         self.node.as_mut().is_none_or(|node| node.handle_message(from, bytes, now).is_ok())
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock.shows(now);
         if let Some(node) = &mut self.node {
             node.handle_timeout(now);
         }
@@ -140,12 +188,21 @@ impl Host {
         }
     }
 
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        match (&self.node, &self.liar) {
-            (Some(node), _) => Some(node.poll_timeout()?.0),
-            (None, Some(liar)) => Some(liar.ledger.poll_timeout()?.0),
-            (None, None) => None,
+    /// Others can no longer be found by waiting.
+    pub fn handle_discovery_exhausted(&mut self, now: Instant) {
+        let now = self.clock.shows(now);
+        if let Some(node) = &mut self.node {
+            node.handle_observed(Observed::DiscoveryExhausted, now);
         }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timeout = match (&self.node, &self.liar) {
+            (Some(node), _) => node.poll_timeout()?,
+            (None, Some(liar)) => liar.ledger.poll_timeout()?,
+            (None, None) => return None,
+        };
+        Some(self.clock.when(timeout.0))
     }
 
     pub fn poll_transmit(&mut self) -> Option<(NodeId, Vec<u8>)> {
@@ -175,6 +232,7 @@ impl Host {
     }
 
     pub fn boot(&mut self, seed: [u8; 32], now: Instant) {
+        let now = self.clock.shows(now);
         if self.lies {
             self.liar = Some(Liar::new(self.identity.clone(), self.config.network_id.clone(), seed, now));
             self.boots += 1;
@@ -264,6 +322,7 @@ impl Host {
     /// The write is on disk. Says which ballot this machine asks for from now on, if that is another one than before,
     /// and whether it asks for votes.
     pub fn finish_write(&mut self, now: Instant) -> Option<(Ballot, bool)> {
+        let now = self.clock.shows(now);
         let Writing { write, ballot, .. } = self.writing.take()?;
         match write.kind {
             WriteKind::Append => self.disk.ledger.get_or_insert_default().extend_from_slice(&write.bytes),
@@ -286,6 +345,7 @@ impl Host {
 
     /// Does what a driver does with events; applying a role always works here.
     pub fn take_events(&mut self, now: Instant) {
+        let now = self.clock.shows(now);
         while let Some(event) = self.node.as_mut().and_then(Node::poll_event) {
             match event {
                 Event::Lease(lease) => self.disk.lease = Some(lease),

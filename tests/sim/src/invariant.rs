@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    time::Duration,
 };
 
 use c3os::{
@@ -13,7 +14,7 @@ use c3os::{
     node::{RoleOrder, snapshot::ClusterState},
 };
 
-use crate::{errors, host::Host, promises::Promises, schedule::is_overlay, wire, world::World};
+use crate::{errors, host::Host, model::Model, promises::Promises, schedule::is_overlay, wire, world::World};
 
 /// What was seen so far in one run.
 #[derive(Default)]
@@ -25,12 +26,21 @@ pub struct Watch {
     roles: BTreeMap<usize, (ClusterId, Role, Ipv4Addr)>,
     holders: BTreeMap<(ClusterId, Ipv4Addr), NodeId>,
     promises: Promises,
+    model: Model,
+    /// When every ledger was last compared with the model.
+    compared: Duration,
     /// Two machines with one identity: what it answers says nothing.
     pub cloned: BTreeSet<NodeId>,
+    /// Who lies.
+    pub liars: BTreeSet<NodeId>,
     ballots: BTreeMap<NetworkId, BTreeSet<Ballot>>,
     asked: usize,
+    asked_while_cut: bool,
     pub coverage: Coverage,
 }
+
+/// How often every ledger is compared with the model.
+const COMPARED: Duration = Duration::from_secs(5);
 
 /// What a schedule came to, besides faults.
 #[derive(Debug, Default, Clone, Copy)]
@@ -39,8 +49,13 @@ pub struct Coverage {
     pub competing_ballots: bool,
     /// A machine ran without knowing what it had answered, before the decree was decided.
     pub amnesiac_voter: bool,
-    /// A ballot was asked for while machines were cut off, before the decree was decided.
-    pub asked_while_cut: bool,
+    /// A ballot was asked for by somebody who was cut off from somebody, before the decree was decided, and the cut was
+    /// mended later.
+    pub healed_partition: bool,
+    /// A machine lost power while a promise or a vote was half on its disk, before the decree was decided.
+    pub torn_promise: bool,
+    /// There were two clusters in the end.
+    pub two_clusters: bool,
 }
 
 impl Watch {
@@ -65,8 +80,14 @@ impl Watch {
                 self.promises.handle_sent(&entry, host.is_amnesiac())?;
             }
         }
+        for at in std::mem::take(&mut world.torn_promises) {
+            self.coverage.torn_promise |= !self.is_decided(world.hosts[at].network_id());
+        }
         for at in world.take_changed() {
             self.check_host(at, &world.hosts[at])?;
+        }
+        if world.elapsed() >= self.compared + COMPARED {
+            self.compare(world)?;
         }
         for asked in &world.asked[self.asked..] {
             let network_id = world.hosts[asked.host].network_id();
@@ -74,14 +95,30 @@ impl Watch {
                 let ballots = self.ballots.entry(network_id.clone()).or_default();
                 ballots.insert(asked.ballot);
                 self.coverage.competing_ballots |= ballots.len() > 1;
-                self.coverage.asked_while_cut |= asked.while_cut;
+                self.asked_while_cut |= asked.while_cut;
             }
         }
         self.asked = world.asked.len();
+        self.coverage.healed_partition |= self.asked_while_cut && !world.is_anything_cut();
+        self.coverage.two_clusters |= self.clusters.values().any(|clusters| clusters.len() > 1);
         match self.clusters.iter().find(|(_, clusters)| rule_holds && clusters.len() > 1) {
             Some((network_id, clusters)) => Err(format!("clusters of {network_id}: {clusters:?}")),
             None => Ok(()),
         }
+    }
+
+    /// Compares every ledger with what was really written.
+    fn compare(&mut self, world: &World) -> Result<(), String> {
+        self.compared = world.elapsed();
+        let honest: BTreeSet<NodeId> = world.hosts.iter().filter(|host| !host.lies).map(Host::id).collect();
+        let honest = |id: &NodeId| honest.contains(id) && !self.cloned.contains(id);
+        for ledger in world.hosts.iter().filter_map(|host| Some(host.node.as_ref()?.ledger())) {
+            self.model.check(ledger, honest)?;
+            if let Some(proof) = ledger.equivocations().find(|proof| honest(&proof.author())) {
+                return Err(format!("{} gave number {} twice", proof.author(), proof.entries().0.seq()));
+            }
+        }
+        Ok(())
     }
 
     fn is_decided(&self, network_id: &NetworkId) -> bool {
@@ -91,9 +128,17 @@ impl Watch {
     fn check_host(&mut self, at: usize, host: &Host) -> Result<(), String> {
         let (Some(node), name) = (&host.node, &host.name) else { return Ok(()) };
         let ledger = node.ledger();
+        self.model.handle_visible(ledger);
         let (bounds, counters) = (Bounds::default(), ledger.counters());
         if counters.bytes > bounds.bytes || counters.authors > bounds.authors + 64 {
             return Err(format!("{name} holds {} bytes of {} authors", counters.bytes, counters.authors));
+        }
+        for liar in &self.liars {
+            let bytes: usize = ledger.of_author(*liar).map(|entry| entry.to_bytes().len()).sum();
+            let keys = ledger.of_author(*liar).count();
+            if *liar != ledger.id() && (bytes > bounds.provisional_bytes || keys > bounds.provisional_keys) {
+                return Err(format!("{name} holds {bytes} bytes under {keys} keys of a liar"));
+            }
         }
         for entry in ledger.with_prefix("certificate/") {
             let parsed = self
@@ -130,6 +175,9 @@ impl Watch {
             .and_then(|entry| decode::<Assignment>(entry.value()).ok());
         if written.as_ref() != Some(assignment) || node.cluster_id() != Some(assignment.cluster_id) {
             return Err(format!("{name} has the role {assignment:?} and the lead wrote {written:?}"));
+        }
+        if assignment.role == Role::Worker && order.facts.server_token.is_some() {
+            return Err(format!("{name} is a worker and has the servers' token"));
         }
         let allowed = match host.config.role {
             RoleSetting::Auto => true,
@@ -204,8 +252,27 @@ impl Watch {
             };
             state == Some(expected)
         };
-        networks.values().all(one) && (lied_to || ledgers.len() == 1) && nodes().all(founded)
+        let mut addresses = BTreeSet::new();
+        let distinct = nodes().filter(|host| !self.cloned.contains(&host.id())).all(|host| {
+            host.node.as_ref().and_then(|node| node.lease()).is_none_or(|lease| addresses.insert(lease.v4))
+        });
+        distinct && networks.values().all(one) && (lied_to || ledgers.len() == 1) && nodes().all(founded)
     }
+}
+
+/// Whether everybody sees every cluster there is, and says so where there is another one than its own.
+pub fn is_conflict_shown(world: &World) -> bool {
+    let nodes = || world.hosts.iter().filter_map(|host| Some((host, host.node.as_ref()?)));
+    let ledgers: BTreeSet<_> = nodes().map(|(_, node)| node.ledger().fingerprint()).collect();
+    let clusters: BTreeSet<String> =
+        nodes().filter_map(|(_, node)| Some(node.cluster_id()?.to_string())).collect();
+    ledgers.len() == 1
+        && nodes().filter(|(host, _)| host.takes_a_role()).all(|(_, node)| {
+            let shown = node.snapshot().cluster;
+            let others = clusters.iter().filter(|id| shown.id.as_ref() != Some(id));
+            let all_named = others.clone().all(|id| shown.conflicts.iter().any(|other| other.contains(id)));
+            all_named && (others.count() == 0 || shown.state == ClusterState::Conflict)
+        })
 }
 
 /// A forced master that was not there when another was elected: it says which key to change, and stays as it is.

@@ -4,19 +4,45 @@ use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use c3os::{
     config::NetworkId,
-    election::{Acceptor, Assignment, Ballot, Certificate, Proposer, Register, Role},
+    election::{
+        Acceptor, Assignment, Ballot, Certificate, Cluster, ClusterId, Proposer, Register, Role, Value,
+    },
     identity::{Identity, NodeId},
     ledger::{Ledger, encode},
 };
+use serde::{Serialize, Serializer};
 
 /// How many entries it floods others with; far more than one member may have.
-const FLOOD: u32 = 300;
+const FLOOD: u32 = 100;
 
 pub struct Liar {
     network_id: NetworkId,
     pub ledger: Ledger,
     /// How many members it has lied about.
     victims: usize,
+}
+
+/// A certificate as it goes over the wire (`src/election/certificate.rs`).
+#[derive(Serialize)]
+struct Forged {
+    version: u32,
+    value: Bytes,
+    proposer: Cut,
+    acceptors: Vec<Cut>,
+}
+
+#[derive(Serialize)]
+struct Cut {
+    before: Bytes,
+    after: Bytes,
+}
+
+struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
 }
 
 impl Liar {
@@ -94,10 +120,37 @@ impl Liar {
             }
             self.put(&format!("secret/{network_id}/{victim}"), vec![7; 200], now);
         }
+        let cluster_id = ClusterId::from_bytes([0x66; 16]);
+        let forged = Value::new(Cluster { cluster_id, founder: me, ..cluster.clone() });
         let ballot = Ballot { round: u64::MAX, node: me };
-        let asked = Proposer { ballot, minimum_nodes: cluster.minimum_nodes, value: None };
+        let asked = Proposer { ballot, minimum_nodes: cluster.minimum_nodes, value: Some(forged.clone()) };
         self.put(&Proposer::key(&network_id), asked.encode(), now);
-        let answered = Acceptor { promised: Some(ballot), ..Acceptor::fresh(1) };
+        let accepted = Some((ballot, forged.clone()));
+        let answered = Acceptor { promised: Some(ballot), accepted, ..Acceptor::fresh(1) };
         self.put(&Acceptor::key(&network_id), answered.encode(), now);
+        self.write(now);
+        self.forge(&forged, now);
+    }
+
+    /// In the end its certificate is one that its own vote alone proves, where more are needed.
+    fn forge(&mut self, value: &Value, now: Instant) {
+        let me = self.ledger.id();
+        let cut = |key: String| {
+            let entry = self.ledger.get(me, &key)?.to_bytes();
+            let at = entry.windows(value.bytes().len()).position(|window| window == value.bytes())?;
+            Some(Cut {
+                before: Bytes(entry[..at].to_vec()),
+                after: Bytes(entry[at + value.bytes().len()..].to_vec()),
+            })
+        };
+        let network_id = &self.network_id;
+        let (Some(proposer), Some(vote)) = (cut(Proposer::key(network_id)), cut(Acceptor::key(network_id)))
+        else {
+            return;
+        };
+        let value = Bytes(value.bytes().to_vec());
+        if let Ok(bytes) = encode(&Forged { version: 1, value, proposer, acceptors: vec![vote] }) {
+            self.put(&Certificate::key(&self.network_id.clone()), bytes, now);
+        }
     }
 }

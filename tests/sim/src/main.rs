@@ -1,19 +1,23 @@
 //! Whole clusters in virtual time, under seeded faults.
 //!
-//! `cargo sim --schedules 10000` runs that many stories and prints a line of JSON; `--seed S` replays one and tells it;
-//! `--kept` replays those of `seeds.txt`, which once found something.
+//! `cargo sim --schedules 10000` runs that many stories and prints a line of JSON; `--seed S` replays one, leaves out
+//! of it what does not matter if it fails, and tells the rest; `--kept` replays those of `seeds.txt`, which once found
+//! something; `--mutations` breaks the protocol in the ways of `mutations.txt` and shows that each is caught.
 
 mod errors;
 mod host;
 mod invariant;
 mod liar;
+mod model;
+mod mutations;
 mod promises;
 mod schedule;
+mod shrink;
 mod wire;
 mod world;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::ExitCode,
     sync::{
         Mutex,
@@ -23,13 +27,16 @@ use std::{
 };
 
 use c3os::election::Role;
+use host::Host;
 use invariant::Watch;
 use schedule::{Plot, Schedule};
 use serde::Serialize;
-use world::World;
+use world::{Action, World};
 
 /// How long after the last fault everything has to be as it shall be.
 const SETTLED_WITHIN: Duration = Duration::from_secs(180);
+/// How long it is watched where it does not have to be.
+const EXEMPT: Duration = Duration::from_secs(30);
 /// How long a liar is listened to at least.
 const LISTENED: Duration = Duration::from_secs(20);
 /// How often it is looked whether everything is as it shall be.
@@ -45,6 +52,8 @@ struct Outcome {
     coverage: BTreeMap<&'static str, bool>,
     trace: String,
     settled_after: Duration,
+    /// What was planned: when and what.
+    story: Vec<(Duration, Action)>,
 }
 
 #[derive(Serialize)]
@@ -57,17 +66,29 @@ struct Report {
     seconds: f64,
 }
 
-fn run(seed: u64, epoch: Instant) -> Outcome {
-    let mut schedule = Schedule::new(seed, epoch);
+/// Plays the schedule of a seed, without some of what is planned in it.
+fn run(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Outcome {
+    let mut schedule = Schedule::new(seed, without, epoch);
     let mut watch = Watch::default();
-    if schedule.plot == Plot::Cloned {
-        watch.cloned.insert(schedule.world.hosts[0].id());
-    }
+    let hosts = &schedule.world.hosts;
+    match schedule.plot {
+        Plot::Cloned => watch.cloned.insert(hosts[0].id()),
+        Plot::Restored => {
+            let restored = schedule.world.story.iter().find_map(|(_, action)| match action {
+                Action::Restore(host) => Some(hosts[*host].id()),
+                _ => None,
+            });
+            restored.is_some_and(|id| watch.cloned.insert(id))
+        }
+        _ => false,
+    };
+    watch.liars = hosts.iter().filter(|host| host.lies).map(Host::id).collect();
     errors::take();
     let mut settled_after = Duration::ZERO;
-    let violation = story(&mut schedule, &mut watch, &mut settled_after)
+    let mut exempt = false;
+    let violation = story(&mut schedule, &mut watch, &mut settled_after, &mut exempt)
         .err()
-        .map(|why| format!("{:?}: {why}\n{}", schedule.plot, picture(&schedule.world)));
+        .map(|why| format!("violation: {:?}: {why}\n{}", schedule.plot, picture(&schedule.world)));
     let counts = schedule.world.counts;
     let covered = watch.coverage;
     Outcome {
@@ -81,21 +102,29 @@ fn run(seed: u64, epoch: Instant) -> Outcome {
             ("ledgers_lost", counts.ledgers_lost),
             ("cuts", counts.cuts),
             ("heals", counts.heals),
+            ("one_way_links", counts.deafened),
+            ("stalls", counts.stalls),
+            ("disks_restored", counts.restored),
         ]),
         coverage: BTreeMap::from([
             ("competing_ballots", covered.competing_ballots),
-            ("torn_promise", counts.torn_promises > 0),
+            ("torn_promise", covered.torn_promise),
             ("amnesiac_voter", covered.amnesiac_voter),
-            ("healed_partition", covered.asked_while_cut && counts.heals > 0),
+            ("healed_partition", covered.healed_partition),
+            ("two_clusters", covered.two_clusters),
+            ("exempt_from_settling", exempt),
             ("cold_start", schedule.plot == Plot::ColdStart),
             ("late", schedule.plot == Plot::Late),
             ("liar", schedule.plot == Plot::Liar),
             ("networks", schedule.plot == Plot::Networks),
             ("forced_masters", schedule.plot == Plot::ForcedMasters),
             ("cloned", schedule.plot == Plot::Cloned),
+            ("restored", counts.restored > 0),
+            ("apart", schedule.plot == Plot::Apart),
         ]),
         trace: schedule.world.trace(),
         settled_after,
+        story: std::mem::take(&mut schedule.world.story),
     }
 }
 
@@ -103,7 +132,12 @@ fn run(seed: u64, epoch: Instant) -> Outcome {
 ///
 /// # Errors
 /// What does not hold.
-fn story(schedule: &mut Schedule, watch: &mut Watch, settled_after: &mut Duration) -> Result<(), String> {
+fn story(
+    schedule: &mut Schedule,
+    watch: &mut Watch,
+    settled_after: &mut Duration,
+    exempt: &mut bool,
+) -> Result<(), String> {
     // Three masters without HA: the first that is alone founds, or nobody does; always one cluster at most.
     let rule_holds = schedule.rule_holds || schedule.plot == Plot::ForcedMasters;
     let world = &mut schedule.world;
@@ -112,8 +146,14 @@ fn story(schedule: &mut Schedule, watch: &mut Watch, settled_after: &mut Duratio
         return told_what_to_change(world);
     }
     let healed = world.elapsed();
-    let settles = schedule.rule_holds && schedule.plot != Plot::Cloned && watch.must_settle(world);
-    let settled = settle(world, watch, rule_holds)?;
+    if schedule.plot == Plot::Apart {
+        return shown_apart(world, watch);
+    }
+    let same_votes = !matches!(schedule.plot, Plot::Cloned | Plot::Restored);
+    let settles = schedule.rule_holds && same_votes && watch.must_settle(world);
+    *exempt = !settles;
+    let limit = if settles { SETTLED_WITHIN } else { EXEMPT };
+    let settled = settle(world, watch, rule_holds, limit)?;
     if settles && !settled {
         return Err(format!("not settled {SETTLED_WITHIN:?} after the last fault"));
     }
@@ -128,7 +168,7 @@ fn story(schedule: &mut Schedule, watch: &mut Watch, settled_after: &mut Duratio
     }
     let listened = if schedule.plot == Plot::Liar { LISTENED } else { Duration::ZERO };
     go_on(world, watch, rule_holds, last + listened + LOOK)?;
-    if !settle(world, watch, rule_holds)? {
+    if !settle(world, watch, rule_holds, SETTLED_WITHIN)? {
         return Err(format!("not settled {SETTLED_WITHIN:?} after the epilogue"));
     }
     let newcomer = world.hosts.last().and_then(|host| host.order.as_ref());
@@ -149,15 +189,27 @@ fn go_on(world: &mut World, watch: &mut Watch, rule_holds: bool, time: Duration)
 }
 
 /// Time passes until everything is as it shall be; says whether it is.
-fn settle(world: &mut World, watch: &mut Watch, rule_holds: bool) -> Result<bool, String> {
-    let until = world.elapsed() + SETTLED_WITHIN;
+fn settle(world: &mut World, watch: &mut Watch, rule_holds: bool, limit: Duration) -> Result<bool, String> {
+    let until = world.elapsed() + limit;
+    let mut looked = None;
     while world.elapsed() < until {
-        if watch.is_settled(world) {
+        let steps = Some(world.counts.steps);
+        if std::mem::replace(&mut looked, steps) != steps && watch.is_settled(world) {
             return Ok(true);
         }
         go_on(world, watch, rule_holds, LOOK)?;
     }
     Ok(watch.is_settled(world))
+}
+
+/// Whatever was founded on either side, in the end everybody sees all of it.
+fn shown_apart(world: &mut World, watch: &mut Watch) -> Result<(), String> {
+    let until = world.elapsed() + SETTLED_WITHIN;
+    while world.elapsed() < until && !invariant::is_conflict_shown(world) {
+        go_on(world, watch, false, LOOK)?;
+    }
+    let shown = invariant::is_conflict_shown(world);
+    if shown { Ok(()) } else { Err("another cluster is not shown on every node".to_owned()) }
 }
 
 /// A forced master that has no role says which key to change.
@@ -192,32 +244,63 @@ fn picture(world: &World) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// What the program was asked for.
+struct Options {
+    schedules: u64,
+    first: u64,
+    seed: Option<u64>,
+    without: BTreeSet<usize>,
+    /// Ends with the first violation.
+    until_one: bool,
+    mutation: Option<String>,
+}
+
+const USAGE: &str = "use --schedules N [--first SEED] [--until-one], --seed S [--without I,J,..], --kept, or --mutations \
+                     [--only NAME] [--schedules N]";
+
 fn main() -> ExitCode {
-    let mut schedules = 1_000;
-    let mut first = 1;
-    let mut one = None;
     errors::listen();
-    let mut arguments = std::env::args().skip(1);
     #[allow(clippy::disallowed_methods, reason = "virtual time needs one real instant to begin with")]
     let epoch = Instant::now();
+    let mut options = Options {
+        schedules: 1_000,
+        first: 1,
+        seed: None,
+        without: BTreeSet::new(),
+        until_one: false,
+        mutation: None,
+    };
+    let (mut all_kept, mut mutations, mut schedules) = (false, false, None);
+    let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        if argument == "--kept" {
-            return kept(epoch);
-        }
         let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok());
-        match (argument.as_str(), number()) {
-            ("--schedules", Some(value)) => schedules = value,
-            ("--first", Some(value)) => first = value,
-            ("--seed", Some(value)) => one = Some(value),
-            (other, _) => {
-                eprintln!("sim: {other}: use --schedules N [--first SEED], --seed S, or --kept");
+        match argument.as_str() {
+            "--kept" => all_kept = true,
+            "--mutations" => mutations = true,
+            "--until-one" => options.until_one = true,
+            "--schedules" => schedules = Some(number().unwrap_or(options.schedules)),
+            "--first" => options.first = number().unwrap_or(options.first),
+            "--seed" => options.seed = number(),
+            "--only" => options.mutation = arguments.next(),
+            "--without" => {
+                let list = arguments.next().unwrap_or_default();
+                options.without = list.split(',').filter_map(|index| index.parse().ok()).collect();
+            }
+            other => {
+                eprintln!("sim: {other}: {USAGE}");
                 return ExitCode::from(2);
             }
         }
     }
-    match one {
-        Some(seed) => replay(seed, epoch),
-        None => sweep(first, schedules, epoch),
+    options.schedules = schedules.unwrap_or(options.schedules);
+    if mutations {
+        mutations::run(options.mutation.as_deref(), schedules)
+    } else if all_kept {
+        kept(epoch)
+    } else if let Some(seed) = options.seed {
+        replay(seed, &options.without, epoch)
+    } else {
+        sweep(&options, epoch)
     }
 }
 
@@ -225,13 +308,14 @@ fn main() -> ExitCode {
 fn kept(epoch: Instant) -> ExitCode {
     let lines = KEPT.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let seeds: Vec<u64> = lines.filter_map(|line| line.parse().ok()).collect();
-    let failed = seeds.iter().filter(|seed| replay(**seed, epoch) == ExitCode::FAILURE).count();
+    let failed =
+        seeds.iter().filter(|seed| replay(**seed, &BTreeSet::new(), epoch) == ExitCode::FAILURE).count();
     println!("{{\"seeds\":{},\"failed\":{failed}}}", seeds.len());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn replay(seed: u64, epoch: Instant) -> ExitCode {
-    let (outcome, again) = (run(seed, epoch), run(seed, epoch));
+fn replay(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> ExitCode {
+    let (outcome, again) = (run(seed, without, epoch), run(seed, without, epoch));
     println!(
         "seed {seed}: trace {}, settled {:?} after the last fault",
         outcome.trace, outcome.settled_after
@@ -240,16 +324,24 @@ fn replay(seed: u64, epoch: Instant) -> ExitCode {
         println!("the same seed gave another trace: {}", again.trace);
         return ExitCode::FAILURE;
     }
-    match outcome.violation {
-        None => ExitCode::SUCCESS,
-        Some(violation) => {
-            println!("{violation}");
-            ExitCode::FAILURE
+    let Some(violation) = outcome.violation else { return ExitCode::SUCCESS };
+    println!("{violation}");
+    let without = shrink::shrink(seed, without, &outcome.story, epoch);
+    let shrunk = run(seed, &without, epoch);
+    println!("without what does not matter:");
+    for (index, (at, action)) in outcome.story.iter().enumerate() {
+        if !without.contains(&index) {
+            println!("  {at:>9.3?}  {action:?}");
         }
     }
+    println!("{}", shrunk.violation.unwrap_or_default());
+    let without = without.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    println!("replay: cargo sim --seed {seed} --without {without}");
+    ExitCode::FAILURE
 }
 
-fn sweep(first: u64, schedules: u64, epoch: Instant) -> ExitCode {
+fn sweep(options: &Options, epoch: Instant) -> ExitCode {
+    let Options { first, schedules, until_one, .. } = *options;
     let next = AtomicU64::new(first);
     let report = Mutex::new(Report {
         schedules,
@@ -264,7 +356,7 @@ fn sweep(first: u64, schedules: u64, epoch: Instant) -> ExitCode {
             if seed >= first + schedules {
                 return;
             }
-            let outcome = run(seed, epoch);
+            let outcome = run(seed, &BTreeSet::new(), epoch);
             let mut report = report.lock().expect("no thread panics while it holds the report");
             for (fault, count) in outcome.faults {
                 *report.faults.entry(fault).or_default() += count;
@@ -274,6 +366,9 @@ fn sweep(first: u64, schedules: u64, epoch: Instant) -> ExitCode {
             }
             if let Some(violation) = outcome.violation {
                 report.violations += 1;
+                if until_one {
+                    next.store(first + schedules, Ordering::Relaxed);
+                }
                 if report.violations <= 10 {
                     eprintln!("seed {seed}: {violation}\n  replay: cargo sim --seed {seed}");
                 }

@@ -1,6 +1,7 @@
 //! One seed makes one story: which machines there are, what they are told, what goes wrong and when.
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -37,9 +38,13 @@ pub enum Plot {
     ForcedMasters,
     /// The last machine has the identity of the first.
     Cloned,
+    /// A machine's disk is put back to what it was a while ago.
+    Restored,
+    /// m is too small for so many machines, and the network is cut: what must never happen may happen, and is shown.
+    Apart,
 }
 
-const PLOTS: [Plot; 12] = [
+const PLOTS: [Plot; 14] = [
     Plot::Founding,
     Plot::Founding,
     Plot::Founding,
@@ -52,6 +57,8 @@ const PLOTS: [Plot; 12] = [
     Plot::Networks,
     Plot::ForcedMasters,
     Plot::Cloned,
+    Plot::Restored,
+    Plot::Apart,
 ];
 
 /// A story that is about to begin.
@@ -67,7 +74,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(seed: u64, epoch: Instant) -> Self {
+    /// The schedule of a seed. Of what is planned while faults go on, the `without`-th things do not happen.
+    pub fn new(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let plot = *PLOTS.choose(&mut rng).unwrap_or(&Plot::Founding);
         let nodes = match plot {
@@ -75,7 +83,7 @@ impl Schedule {
             Plot::Networks => 6,
             _ => *[3, 3, 3, 3, 4, 5, 5, 7].choose(&mut rng).unwrap_or(&3),
         };
-        let mut hosts = Self::hosts(plot, nodes, seed, &mut rng);
+        let mut hosts = Self::hosts(plot, nodes, seed, epoch, &mut rng);
         let extra = match plot {
             Plot::Late | Plot::Liar | Plot::Cloned => 1,
             _ => 0,
@@ -85,10 +93,12 @@ impl Schedule {
             let (first, last) = hosts.split_at_mut(first_come);
             last[0].clone_of(&first[0]);
         }
+        weather_of_clocks(&mut hosts, &mut rng);
         // Without the number, a forced master that finds nobody founds alone, by its file: nothing holds across a cut.
         let forced = hosts.iter().any(|host| host.config.role == RoleSetting::Master);
-        let rule_holds = hosts.iter().all(|host| host.config.minimum_nodes.is_some())
-            || (plot != Plot::Cloned && nodes <= 3 && !forced);
+        let rule_holds = plot != Plot::Apart
+            && (hosts.iter().all(|host| host.config.minimum_nodes.is_some())
+                || (!matches!(plot, Plot::Cloned | Plot::Restored) && nodes <= 3 && !forced));
         let weather = Weather {
             latency: (
                 Duration::from_micros(100),
@@ -100,10 +110,16 @@ impl Schedule {
             discovery: Duration::from_secs(3),
         };
         let all = hosts.len();
-        let mut world = World::new(hosts, weather, rng.random(), epoch);
+        let mut world = World::new(hosts, weather, rng.random(), without.clone(), epoch);
         let faults = match plot {
             Plot::ForcedMasters => one_after_the_other(&mut world, &mut rng),
             Plot::Cloned => plan(&mut world, all, &mut rng),
+            Plot::Apart => apart(&mut world, all, &mut rng),
+            Plot::Restored => {
+                let faults = plan(&mut world, first_come, &mut rng);
+                restore(&mut world, first_come, faults, &mut rng);
+                faults
+            }
             _ => plan(&mut world, first_come, &mut rng),
         };
         let epilogue = match plot {
@@ -114,11 +130,11 @@ impl Schedule {
         Self { world, plot, rule_holds, faults, epilogue }
     }
 
-    fn hosts(plot: Plot, nodes: usize, seed: u64, rng: &mut StdRng) -> Vec<Host> {
+    fn hosts(plot: Plot, nodes: usize, seed: u64, epoch: Instant, rng: &mut StdRng) -> Vec<Host> {
         // Ids that run before they hold the certificate; a clone counts as one more.
         let ids = match plot {
             Plot::Networks => nodes / 2,
-            Plot::Cloned => nodes + 1,
+            Plot::Cloned | Plot::Restored => nodes + 1,
             _ => nodes,
         };
         let mut config = Config::default();
@@ -126,6 +142,13 @@ impl Schedule {
         // Most have the rule in force; some leave the number out, where the default of 2 has to carry three machines.
         let left_out = plot == Plot::ForcedMasters || (ids == 3 && rng.random_ratio(1, 5));
         config.minimum_nodes = (!left_out).then_some((ids / 2 + 1) as u16);
+        if plot == Plot::Apart {
+            config.minimum_nodes = Some(rng.random_range(1..=(nodes / 2) as u16));
+        }
+        if rng.random_ratio(1, 4) {
+            // So narrow that many draw the same address.
+            config.vpn.subnet = NARROW.parse().expect("a subnet");
+        }
         let mut configs = vec![config.clone(); nodes];
         match plot {
             Plot::ForcedMasters => configs.iter_mut().for_each(|config| config.role = RoleSetting::Master),
@@ -134,10 +157,11 @@ impl Schedule {
                     config.network_id = named("other");
                 }
             }
+            Plot::Apart => {}
             _ if rng.random_ratio(1, 6) => configs[0].role = RoleSetting::Master,
             _ => {}
         }
-        if plot != Plot::ForcedMasters && rng.random_ratio(1, 5) {
+        if !matches!(plot, Plot::ForcedMasters | Plot::Apart) && rng.random_ratio(1, 5) {
             configs[1].role = RoleSetting::Worker;
         }
         if plot != Plot::ForcedMasters && plot != Plot::Networks && rng.random_ratio(1, 6) {
@@ -148,11 +172,24 @@ impl Schedule {
         }
         let last = configs.len() - 1;
         let hosts = configs.into_iter().enumerate().map(|(at, config)| {
-            let mut host = Host::new(at as u8 + 1, config, MeshId::from_bytes([7; 32]), seed);
+            let mut host = Host::new(at as u8 + 1, config, MeshId::from_bytes([7; 32]), seed, epoch);
             host.lies = plot == Plot::Liar && at == last;
             host
         });
         hosts.collect()
+    }
+}
+
+/// A subnet for which few schedules find an address without a rival.
+const NARROW: &str = "10.1.0.0/26";
+
+/// Clocks that began at other times, and go wrong by up to a tenth.
+fn weather_of_clocks(hosts: &mut [Host], rng: &mut StdRng) {
+    if rng.random_ratio(1, 2) {
+        for host in hosts {
+            host.clock.ahead = millis(rng.random_range(3_600_000..86_400_000));
+            host.clock.thousandths = rng.random_range(900..=1100);
+        }
     }
 }
 
@@ -189,6 +226,40 @@ fn cold_start(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {
     stops.chain(starts.map(|(at, host)| (millis(1_000 + gap * at as u64), Action::Boot(*host)))).collect()
 }
 
+/// The network is cut in two from the first moment on, and mended when either side may have founded a cluster.
+fn apart(world: &mut World, nodes: usize, rng: &mut StdRng) -> Duration {
+    let side = rng.random_range(1..nodes);
+    for a in 0..side {
+        for b in side..nodes {
+            world.plan(Duration::ZERO, Action::Cut(a, b));
+        }
+    }
+    for host in 0..nodes {
+        world.plan(millis(rng.random_range(0..2_000)), Action::Boot(host));
+    }
+    for _ in 0..rng.random_range(0..4) {
+        let (host, at) = (rng.random_range(0..nodes), rng.random_range(2_000..80_000));
+        world.plan(millis(at), Action::Crash(host, after_crash(rng)));
+        world.plan(millis(at + rng.random_range(10..5_000)), Action::Boot(host));
+    }
+    let healed = rng.random_range(10_000..60_000);
+    world.plan_always(millis(healed), Action::Heal);
+    for host in 0..nodes {
+        world.plan_always(millis(90_000), Action::Boot(host));
+    }
+    millis(90_000)
+}
+
+/// An image of a disk is taken, and put back later.
+fn restore(world: &mut World, nodes: usize, end: Duration, rng: &mut StdRng) {
+    let (host, end) = (rng.random_range(0..nodes), end.as_millis() as u64);
+    let taken = rng.random_range(500..end);
+    let put_back = rng.random_range(taken..=end - 1);
+    world.plan(millis(taken), Action::Image(host));
+    world.plan(millis(put_back), Action::Restore(host));
+    world.plan(millis(put_back + rng.random_range(10..3_000)), Action::Boot(host));
+}
+
 /// Plans boots and faults; afterwards all machines run and all cuts are mended. Returns when that is.
 fn plan(world: &mut World, nodes: usize, rng: &mut StdRng) -> Duration {
     let spread = *[0, 500, 5_000, 60_000].choose(rng).unwrap_or(&0);
@@ -213,7 +284,7 @@ fn plan(world: &mut World, nodes: usize, rng: &mut StdRng) -> Duration {
     for _ in 0..rng.random_range(0..12) {
         let at = if early { rng.random_range(1_000..length) } else { rng.random_range(0..length) };
         let host = rng.random_range(0..nodes);
-        match rng.random_range(0..10) {
+        match rng.random_range(0..12) {
             0..=5 => {
                 let off = if early { 10..3_000 } else { 10..10_000 };
                 world.plan(millis(at), Action::Crash(host, after_crash(rng)));
@@ -221,14 +292,16 @@ fn plan(world: &mut World, nodes: usize, rng: &mut StdRng) -> Duration {
             }
             6..=7 => world.plan(millis(at), Action::Cut(host, rng.random_range(0..nodes))),
             8 => world.plan(millis(at), Action::CutOff(host)),
+            9 => world.plan(millis(at), Action::Deafen(host, rng.random_range(0..nodes))),
+            10 => world.plan(millis(at), Action::Stall(host, millis(rng.random_range(100..10_000)))),
             _ => world.plan(millis(at), Action::Heal),
         }
     }
     let end = spread.max(length) + 12_000;
-    world.plan(millis(end), Action::Disarm);
-    world.plan(millis(end), Action::Heal);
+    world.plan_always(millis(end), Action::Disarm);
+    world.plan_always(millis(end), Action::Heal);
     for host in 0..nodes {
-        world.plan(millis(end), Action::Boot(host));
+        world.plan_always(millis(end), Action::Boot(host));
     }
     millis(end)
 }

@@ -6,6 +6,11 @@ use minicbor::{Decoder, decode};
 /// The kind of a message that carries entries (`src/ledger/wire.rs`).
 const ENTRIES: u64 = 6;
 
+/// Whether a message is of the kind that carries entries.
+pub fn carries_entries(message: &[u8]) -> bool {
+    message.get(1) == Some(&(ENTRIES as u8))
+}
+
 /// The entries of one author in a message; none if it is of another kind.
 pub fn entries_of(author: NodeId, message: &[u8]) -> Vec<SignedEntry> {
     let mut found = Vec::new();

@@ -9,11 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c3os::{election::Ballot, identity::NodeId, node::Observed};
+use c3os::{election::Ballot, identity::NodeId};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use sha2::{Digest, Sha256};
 
-use crate::host::{AfterCrash, Carried, Host};
+use crate::{
+    host::{AfterCrash, Carried, Host},
+    wire,
+};
 
 /// Something that happens to the world.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +34,14 @@ pub enum Action {
     CutOff(usize),
     /// Whoever is the n-th from now on to ask for a ballot is cut off from all others before anybody hears it.
     CutOffProposer { nth: u8 },
+    /// What the second one sends to the first is lost, and nobody notices.
+    Deafen(usize, usize),
+    /// The machine is suspended for so long: nothing runs on it, and its clock stands still.
+    Stall(usize, Duration),
+    /// An image of the disk is taken.
+    Image(usize),
+    /// Power off, and the image is put back.
+    Restore(usize),
     /// All cuts are mended.
     Heal,
     /// Faults that still wait for a write do not happen any more.
@@ -66,6 +77,19 @@ enum Happening {
     Action(Action),
 }
 
+impl Happening {
+    /// Which machine has to run for it to happen.
+    fn at(&self) -> Option<usize> {
+        match self {
+            Self::Message { to: host, .. }
+            | Self::Written { host, .. }
+            | Self::Connection { at: host, .. }
+            | Self::DiscoveryExhausted { host, .. } => Some(*host),
+            Self::Action(_) => None,
+        }
+    }
+}
+
 /// How the network treats messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
@@ -87,6 +111,14 @@ pub struct World {
     ids: Vec<NodeId>,
     weather: Weather,
     cuts: BTreeSet<(usize, usize)>,
+    /// Who does not hear whom.
+    deaf: BTreeSet<(usize, usize)>,
+    /// Who is suspended, and until when.
+    stalled: BTreeMap<usize, Instant>,
+    /// What was planned, for people.
+    pub story: Vec<(Duration, Action)>,
+    /// Which of it does not happen.
+    without: BTreeSet<usize>,
     /// Pairs with a connection, and its number: what was sent on an older one is lost.
     links: BTreeMap<(usize, usize), u64>,
     /// Which connection an end believes to have with another machine.
@@ -97,6 +129,8 @@ pub struct World {
     sequence: u64,
     trace: Sha256,
     pub counts: Counts,
+    /// When each host wants to be called next, as of when it was last touched.
+    timers: Vec<Option<Instant>>,
     touched: BTreeSet<usize>,
     /// Machines that may have changed since [`World::take_changed`] was asked.
     changed: BTreeSet<usize>,
@@ -104,8 +138,10 @@ pub struct World {
     armed: Vec<Armed>,
     /// How many more ballots until their proposer is cut off.
     cut_off_at: Vec<u8>,
-    /// Every ballot that was asked for, by whom, and whether while something was cut.
+    /// Every ballot that was asked for, by whom, and whether while its proposer was cut off from somebody.
     pub asked: Vec<Asked>,
+    /// Who lost power when a promise or a vote was half on its disk; taken by the watch.
+    pub torn_promises: Vec<usize>,
     /// Every message with a register in it, and who sent it when; taken by the watch.
     pub registers_sent: Vec<(usize, Vec<u8>)>,
 }
@@ -130,6 +166,7 @@ struct Armed {
 /// What happened, for coverage and cost.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
+    pub steps: u64,
     pub messages: u64,
     pub bytes: u64,
     pub lost: u64,
@@ -140,7 +177,9 @@ pub struct Counts {
     pub cuts: u64,
     pub heals: u64,
     pub faults_of_peers: u64,
-    pub torn_promises: u64,
+    pub deafened: u64,
+    pub stalls: u64,
+    pub restored: u64,
     /// The longest message, in bytes.
     pub longest: usize,
 }
@@ -150,16 +189,27 @@ fn pair(a: usize, b: usize) -> (usize, usize) {
 }
 
 impl World {
-    pub fn new(hosts: Vec<Host>, weather: Weather, seed: u64, epoch: Instant) -> Self {
+    pub fn new(
+        hosts: Vec<Host>,
+        weather: Weather,
+        seed: u64,
+        without: BTreeSet<usize>,
+        epoch: Instant,
+    ) -> Self {
         let ids = hosts.iter().map(Host::id).collect();
         Self {
             start: epoch,
             now: epoch,
+            timers: vec![None; hosts.len()],
             rng: StdRng::seed_from_u64(seed),
             hosts,
             ids,
             weather,
             cuts: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            stalled: BTreeMap::new(),
+            story: Vec::new(),
+            without,
             links: BTreeMap::new(),
             believed: BTreeMap::new(),
             epochs: 0,
@@ -173,6 +223,7 @@ impl World {
             armed: Vec::new(),
             cut_off_at: Vec::new(),
             asked: Vec::new(),
+            torn_promises: Vec::new(),
             registers_sent: Vec::new(),
         }
     }
@@ -192,8 +243,16 @@ impl World {
         self.trace.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Has something happen after a while.
+    /// Has something happen after a while, unless this is a part of the story that is left out.
     pub fn plan(&mut self, after: Duration, action: Action) {
+        if !self.without.contains(&self.story.len()) {
+            self.plan_always(after, action);
+        }
+        self.story.push((after, action));
+    }
+
+    /// Has something happen after a while.
+    pub fn plan_always(&mut self, after: Duration, action: Action) {
         self.later(after, Happening::Action(action));
     }
 
@@ -210,18 +269,22 @@ impl World {
     /// Goes on to the next thing that happens; false when nothing does before `until`.
     pub fn step(&mut self, until: Instant) -> bool {
         let due = self.queue.peek().map(|Reverse((at, _))| *at);
-        let timers = self.hosts.iter().enumerate().filter_map(|(at, host)| Some((host.poll_timeout()?, at)));
-        let timer = timers.min();
+        let timer = self.timers.iter().enumerate().filter_map(|(at, timer)| Some(((*timer)?, at))).min();
         let next = [due, timer.map(|(at, _)| at)].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next <= until) else {
             self.now = self.now.max(until);
             return false;
         };
         self.now = self.now.max(next);
+        self.counts.steps += 1;
         if due == Some(next) {
             let Some(Reverse((_, sequence))) = self.queue.pop() else { return false };
             if let Some(happening) = self.happenings.remove(&sequence) {
-                self.happen(happening);
+                self.stalled.retain(|_, until| *until > next);
+                match happening.at().and_then(|host| self.stalled.get(&host)) {
+                    Some(until) => self.later(*until - next, happening),
+                    None => self.happen(happening),
+                }
             }
         } else if let Some((_, at)) = timer {
             let now = self.now;
@@ -249,12 +312,17 @@ impl World {
         self.cuts.contains(&pair(a, b))
     }
 
+    pub fn is_anything_cut(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Action(action) => self.act(action),
             Happening::Message { from, to, bytes, epoch } => {
                 let (a, b) = (from, to);
-                if self.links.get(&pair(a, b)) != Some(&epoch) || self.is_cut(a, b) {
+                let deaf = self.deaf.contains(&(b, a));
+                if self.links.get(&pair(a, b)) != Some(&epoch) || self.is_cut(a, b) || deaf {
                     self.counts.lost += 1;
                     return;
                 }
@@ -278,10 +346,8 @@ impl World {
             }
             Happening::DiscoveryExhausted { host, boot } => {
                 let now = self.now;
-                if self.hosts[host].boots == boot
-                    && let Some(node) = &mut self.hosts[host].node
-                {
-                    node.handle_observed(Observed::DiscoveryExhausted, now);
+                if self.hosts[host].boots == boot {
+                    self.hosts[host].handle_discovery_exhausted(now);
                     self.touched.insert(host);
                 }
             }
@@ -337,8 +403,11 @@ impl World {
                 self.counts.crashes += 1;
                 self.counts.torn_writes += u64::from(self.hosts[host].is_writing());
                 self.counts.ledgers_lost += u64::from(after == AfterCrash::LedgerLost);
-                self.counts.torn_promises += u64::from(self.hosts[host].crash(after));
-                self.changed.insert(host);
+                self.stalled.remove(&host);
+                if self.hosts[host].crash(after) {
+                    self.torn_promises.push(host);
+                }
+                self.touched.insert(host);
                 self.believed.retain(|(at, _), _| *at != host);
                 self.disconnect(|a, b| a == host || b == host);
             }
@@ -348,7 +417,28 @@ impl World {
             Action::Cut(a, b) => self.cut(a, b),
             Action::CutOff(host) => (0..self.hosts.len()).for_each(|other| self.cut(host, other)),
             Action::CutOffProposer { nth } => self.cut_off_at.push(nth),
+            Action::Deafen(at, to) => {
+                self.counts.deafened += u64::from(at != to && self.deaf.insert((at, to)));
+            }
+            Action::Stall(host, length) => {
+                if self.hosts[host].is_up() && !self.stalled.contains_key(&host) {
+                    self.stalled.insert(host, self.now + length);
+                    self.hosts[host].clock.stop(length);
+                    self.counts.stalls += 1;
+                    self.timers[host] = self.timers[host].map(|timer| timer + length);
+                }
+            }
+            Action::Image(host) => self.hosts[host].image = Some(self.hosts[host].disk.clone()),
+            Action::Restore(host) => {
+                self.act(Action::Crash(host, AfterCrash::Kept));
+                let host = &mut self.hosts[host];
+                if let Some(image) = host.image.take() {
+                    host.disk = image;
+                    self.counts.restored += 1;
+                }
+            }
             Action::Heal => {
+                self.deaf.clear();
                 if !self.cuts.is_empty() {
                     self.counts.heals += 1;
                     self.cuts.clear();
@@ -356,6 +446,7 @@ impl World {
                 self.connect();
             }
             Action::Disarm => {
+                self.stalled.clear();
                 self.armed.clear();
                 self.cut_off_at.clear();
             }
@@ -393,7 +484,11 @@ impl World {
 
     /// A ballot is on its proposer's disk, and nobody else knows of it yet.
     fn handle_asked(&mut self, host: usize, ballot: Ballot) {
-        self.asked.push(Asked { host, ballot, while_cut: !self.cuts.is_empty() });
+        let from_somebody = |(a, b): &(usize, usize)| {
+            (*a == host || *b == host) && self.hosts[*a].is_up() && self.hosts[*b].is_up()
+        };
+        let while_cut = self.cuts.iter().any(from_somebody);
+        self.asked.push(Asked { host, ballot, while_cut });
         let mut now = false;
         self.cut_off_at.retain_mut(|left| {
             now |= *left <= 1;
@@ -424,8 +519,8 @@ impl World {
             armed.nth > 0
         });
         for armed in sprung {
-            self.plan(length / 2, Action::Crash(host, armed.after));
-            self.plan(length / 2 + armed.off, Action::Boot(host));
+            self.plan_always(length / 2, Action::Crash(host, armed.after));
+            self.plan_always(length / 2 + armed.off, Action::Boot(host));
         }
     }
 
@@ -476,6 +571,7 @@ impl World {
                 self.send(at, to, bytes);
             }
             self.hosts[at].take_events(now);
+            self.timers[at] = self.hosts[at].poll_timeout();
         }
     }
 
@@ -488,7 +584,7 @@ impl World {
         self.counts.messages += 1;
         self.counts.bytes += bytes.len() as u64;
         self.counts.longest = self.counts.longest.max(bytes.len());
-        if bytes.windows(9).any(|part| part == b"acceptor/") {
+        if wire::carries_entries(&bytes) && bytes.windows(9).any(|part| part == b"acceptor/") {
             self.registers_sent.push((at, bytes.clone()));
         }
         let ends: Vec<_> = (0..self.ids.len())
