@@ -198,5 +198,5 @@ impl Ledger {
 /// A neighbour that holds of an author what we hold.
 fn all_of(author: &Author) -> Known {
     let have = author.have();
-    Known { have, ahead: author.above(have).map(|held| held.entry.seq()).collect() }
+    Known { ahead: author.above(have).map(|held| held.entry.seq()).collect(), ..Known::up_to(have) }
 }

@@ -25,17 +25,21 @@ pub(super) struct Known {
     pub(super) have: u64,
     /// Single entries from further ahead.
     pub(super) ahead: BTreeSet<u64>,
+    /// Entries that were sent to it, and may be lost: they are not sent again for now, and nothing is promised over
+    /// them.
+    pub(super) sent: BTreeSet<u64>,
 }
 
 impl Known {
     pub(super) fn up_to(have: u64) -> Self {
-        Self { have, ahead: BTreeSet::new() }
+        Self { have, ..Self::default() }
     }
 
     pub(super) fn raise(&mut self, have: u64) {
         if have > self.have {
             self.have = have;
             self.ahead = self.ahead.split_off(&have.saturating_add(1));
+            self.sent = self.sent.split_off(&have.saturating_add(1));
         }
     }
 }

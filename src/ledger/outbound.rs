@@ -114,11 +114,16 @@ fn next_section<'a>(
 ) -> (Option<Section<'a>>, bool) {
     let from = known.have;
     let (mut entries, mut last, mut complete) = (Vec::new(), from, true);
+    // The first that is left out though it may not have arrived.
+    let mut unsure = None;
     // Of an author with two contents under one number, single numbers say nothing about what a neighbour holds.
     let exact = author.equivocation.is_none();
     for held in author.above(from) {
         let seq = held.entry.seq();
-        if exact && known.ahead.contains(&seq) {
+        if exact && (known.ahead.contains(&seq) || known.sent.contains(&seq)) {
+            if !known.ahead.contains(&seq) {
+                unsure.get_or_insert(seq);
+            }
             last = seq;
             continue;
         }
@@ -129,11 +134,12 @@ fn next_section<'a>(
         *length += held.entry.to_bytes().len() + 16;
         entries.push((held.left(now), held.entry.to_bytes()));
         if exact {
-            known.ahead.insert(seq);
+            known.sent.insert(seq);
         }
         last = seq;
     }
-    let through = if complete { author.have() } else { last.min(author.have()) }.max(from);
+    let through = if complete { author.have() } else { last.min(author.have()) };
+    let through = unsure.map_or(through, |unsure| through.min(unsure - 1)).max(from);
     known.raise(through);
     *length += 64;
     let says_something = !entries.is_empty() || through > from;

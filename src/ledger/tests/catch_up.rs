@@ -97,6 +97,30 @@ fn an_entry_from_further_ahead_is_read_and_raises_nothing() {
 }
 
 #[test]
+fn what_was_sent_and_lost_is_not_promised_over() {
+    let (author, now) = (identity(1), start());
+    let [mut sender, mut receiver] = [2, 3].map(|number| Ledger::new(identity(number), [number; 32], now));
+    sender.handle_neighbour_up(author.id(), now);
+    sender.handle_neighbour_up(receiver.id(), now);
+    receiver.handle_neighbour_up(sender.id(), now);
+    let writes: Vec<_> = (1..=4).map(|seq| entry(&author, seq, &format!("key/{seq}"), b"x")).collect();
+    let entries_for = |ledger: &mut Ledger, to: NodeId| -> Vec<Vec<u8>> {
+        let messages = std::iter::from_fn(|| ledger.poll_message()).filter(|(id, _)| *id == to);
+        let messages = messages.map(|(_, bytes)| bytes);
+        messages.filter(|bytes| matches!(Message::parse(bytes), Ok(Message::Entries(_)))).collect()
+    };
+    // The third comes first, is passed on at once, and gets lost.
+    send(&mut sender, author.id(), author.id(), (2, 3), &[&writes[2]]);
+    assert_eq!(entries_for(&mut sender, receiver.id()).len(), 1);
+    send(&mut sender, author.id(), author.id(), (0, 4), &[&writes[0], &writes[1], &writes[3]]);
+    for bytes in entries_for(&mut sender, receiver.id()) {
+        receiver.handle_message(sender.id(), &bytes, now).expect("honest");
+    }
+    assert!(receiver.get(author.id(), "key/4").is_some());
+    assert_eq!(receiver.have(author.id()), 2, "the third is not held");
+}
+
+#[test]
 fn a_neighbour_cannot_promise_more_than_the_author_signed() {
     let (author, now) = (identity(1), start());
     let mut ledger = Ledger::new(identity(2), [2; 32], now);
