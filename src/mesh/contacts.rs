@@ -21,7 +21,7 @@ use super::{
     backoff,
     locator::{Locator, Transport},
 };
-use crate::identity::NodeId;
+use crate::{identity::NodeId, node::neighbourhood};
 
 /// Attempts at a time.
 const AT_A_TIME: usize = 8;
@@ -168,7 +168,7 @@ impl Contacts {
             return None;
         }
         let due = |whom: &&Whom| self.due(whom).is_some_and(|next| next <= now);
-        let whom = self.all.keys().find(due)?.clone();
+        let whom = self.all.keys().filter(due).min_by_key(|whom| self.rank(whom))?.clone();
         let contact = self.all.get_mut(&whom)?;
         let State::Waiting { transport, .. } = contact.state else { return None };
         // A place that is for QUIC alone is not dialled by TCP.
@@ -177,6 +177,14 @@ impl Contacts {
         let places = contact.places.iter().filter(|place| place.allows(transport)).cloned().collect();
         contact.state = State::Dialling { transport };
         Some(Dial { whom, places, transport })
+    }
+
+    /// What an operator named comes first, then everybody in an order of our own.
+    fn rank(&self, whom: &Whom) -> Option<[u8; 32]> {
+        match whom {
+            Whom::Node(id) => Some(neighbourhood::rank(&self.me, id)),
+            Whom::Place(_) => None,
+        }
     }
 
     /// When [`Contacts::poll_dial`] has something to give.

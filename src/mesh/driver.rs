@@ -38,7 +38,7 @@ use super::{
     streams::{Door, Inbound, Opener, OverlayAddress, Purpose, Streams},
     transport,
 };
-use crate::{identity::NodeId, token::Gate};
+use crate::{identity::NodeId, node::neighbourhood, token::Gate};
 
 /// From the connection to the proof.
 const ADMISSION: Duration = Duration::from_secs(5);
@@ -224,7 +224,7 @@ impl Driver {
             Stage::Unproven(until) => Some(until),
             Stage::Proven | Stage::Up => None,
         });
-        let dial = if self.is_full() { None } else { self.contacts.poll_timeout() };
+        let dial = if self.has_enough() { None } else { self.contacts.poll_timeout() };
         unproven.chain(dial).min()
     }
 
@@ -239,6 +239,11 @@ impl Driver {
         }
     }
 
+    /// Whether nobody is looked for any more; whoever comes by itself is still welcome.
+    fn has_enough(&self) -> bool {
+        self.neighbours.len() >= neighbourhood::ENOUGH.min(self.max_neighbours)
+    }
+
     fn is_full(&self) -> bool {
         self.neighbours.len() >= self.max_neighbours
     }
@@ -247,7 +252,7 @@ impl Driver {
 
     fn dial_all(&mut self) {
         let now = Instant::now();
-        while !self.is_full()
+        while !self.has_enough()
             && let Some(dial) = self.contacts.poll_dial(now)
         {
             let mut addresses = Vec::new();

@@ -20,7 +20,8 @@
 //!   that vanishes without a word (a cut cable) is given up after 16 s of silence.
 //! - While a token is replaced the [`Gate`] holds several. Whoever proves one that only fetches the new one gets what
 //!   the owner has for it, and the connection ends (`Errand`).
-//! - At most `max_neighbours`: beyond it nobody is dialled, and who dials is told "full" after admission.
+//! - Peers are dialled until there are enough neighbours ([`neighbourhood::ENOUGH`]), and accepted up to
+//!   `max_neighbours`: beyond it, who dials is told "full" after admission.
 //! - Nothing is dialled or accepted at excluded (overlay) addresses: no tunnel in the tunnel.
 
 #![expect(clippy::disallowed_methods, reason = "an I/O room: it reads the clock and the system's randomness")]
@@ -49,6 +50,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     identity::{Identity, NodeId},
+    node::neighbourhood,
     token::Gate,
 };
 
@@ -86,7 +88,7 @@ pub struct MeshSettings {
     pub static_peers: Vec<String>,
     /// Peers that were met earlier, and where; tried first.
     pub known_peers: Vec<(NodeId, Vec<SocketAddr>)>,
-    /// How many peers to be connected with.
+    /// How many peers to be connected with at most.
     pub max_neighbours: usize,
     /// Names of interfaces that are no underlay, `*` at the end stands for anything.
     pub excluded_interfaces: Vec<String>,
@@ -106,7 +108,7 @@ impl MeshSettings {
             mdns_interfaces: Vec::new(),
             static_peers: Vec::new(),
             known_peers: Vec::new(),
-            max_neighbours: 32,
+            max_neighbours: neighbourhood::AT_MOST,
             excluded_interfaces: not_underlay.map(str::to_owned).to_vec(),
             excluded_subnets: Vec::new(),
         }

@@ -20,6 +20,7 @@ mod lead;
 mod liveness;
 mod members;
 mod moves;
+pub mod neighbourhood;
 mod picture;
 mod reign;
 mod removal;
