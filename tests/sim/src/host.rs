@@ -28,6 +28,13 @@ pub struct Disk {
     pinned: Option<Vec<u8>>,
 }
 
+impl Disk {
+    /// Whether a role is applied there.
+    pub fn has_role(&self) -> bool {
+        self.applied.is_some()
+    }
+}
+
 /// A machine's own time: monotonic, and nobody else's.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {

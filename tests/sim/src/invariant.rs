@@ -222,7 +222,12 @@ impl Watch {
     /// Whether everything is as it shall be once nothing goes wrong any more, as far as machines run.
     pub fn is_settled(&self, world: &World) -> bool {
         let nodes = || world.hosts.iter().filter(|host| !host.lies && host.node.is_some());
-        if nodes().any(|host| host.takes_a_role() && host.order.is_none() && !waits_for_its_file(host)) {
+        let all_run = world.hosts.iter().all(Host::is_up);
+        // Who lost the lead's word with its power and finds no lead goes on with what is applied.
+        let goes_on = |host: &Host| !all_run && host.disk.has_role();
+        if nodes().any(|host| {
+            host.takes_a_role() && host.order.is_none() && !waits_for_its_file(host) && !goes_on(host)
+        }) {
             return false;
         }
         let mut networks = BTreeMap::<_, (BTreeSet<ClusterId>, BTreeSet<NodeId>)>::new();
@@ -236,7 +241,6 @@ impl Watch {
                 return false;
             }
         }
-        let all_run = world.hosts.iter().all(Host::is_up);
         let one = |(clusters, servers): &(BTreeSet<_>, BTreeSet<_>)| {
             clusters.len() == 1 && (servers.len() == 1 || (!all_run && servers.is_empty()))
         };
@@ -247,6 +251,7 @@ impl Watch {
             let state = host.node.as_ref().map(|node| node.snapshot().cluster.state);
             let expected = match (&host.order, host.takes_a_role()) {
                 (Some(_), _) => ClusterState::Founded,
+                (None, true) if goes_on(host) => ClusterState::Founded,
                 (None, true) => ClusterState::Conflict,
                 (None, false) => ClusterState::Observing,
             };

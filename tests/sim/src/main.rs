@@ -2,7 +2,7 @@
 //!
 //! `cargo sim --schedules 10000` runs that many stories and prints a line of JSON; `--seed S` replays one, leaves out
 //! of it what does not matter if it fails, and tells the rest; `--kept` replays those of `seeds.txt`, which once found
-//! something; `--mutations` breaks the protocol in the ways of `mutations.txt` and shows that each is caught.
+//! something; `--nodes 1000 --idle 600` measures a large mesh; `--mutations` breaks the protocol in the ways of `mutations.txt` and shows that each is caught.
 
 mod errors;
 mod host;
@@ -11,6 +11,7 @@ mod liar;
 mod model;
 mod mutations;
 mod promises;
+mod scale;
 mod schedule;
 mod shrink;
 mod wire;
@@ -253,10 +254,14 @@ struct Options {
     /// Ends with the first violation.
     until_one: bool,
     mutation: Option<String>,
+    /// Members of a large mesh.
+    nodes: Option<u64>,
+    /// For how many seconds it is idle.
+    idle: u64,
 }
 
-const USAGE: &str = "use --schedules N [--first SEED] [--until-one], --seed S [--without I,J,..], --kept, or --mutations \
-                     [--only NAME] [--schedules N]";
+const USAGE: &str = "use --schedules N [--first SEED] [--until-one], --seed S [--without I,J,..], --kept, --nodes N \
+                     [--idle SECONDS], or --mutations [--only NAME] [--schedules N]";
 
 fn main() -> ExitCode {
     errors::listen();
@@ -269,6 +274,8 @@ fn main() -> ExitCode {
         without: BTreeSet::new(),
         until_one: false,
         mutation: None,
+        nodes: None,
+        idle: 600,
     };
     let (mut all_kept, mut mutations, mut schedules) = (false, false, None);
     let mut arguments = std::env::args().skip(1);
@@ -281,6 +288,8 @@ fn main() -> ExitCode {
             "--schedules" => schedules = Some(number().unwrap_or(options.schedules)),
             "--first" => options.first = number().unwrap_or(options.first),
             "--seed" => options.seed = number(),
+            "--nodes" => options.nodes = number(),
+            "--idle" => options.idle = number().unwrap_or(options.idle),
             "--only" => options.mutation = arguments.next(),
             "--without" => {
                 let list = arguments.next().unwrap_or_default();
@@ -297,6 +306,8 @@ fn main() -> ExitCode {
         mutations::run(options.mutation.as_deref(), schedules)
     } else if all_kept {
         kept(epoch)
+    } else if let Some(nodes) = options.nodes {
+        scale::run(nodes as usize, options.idle, epoch)
     } else if let Some(seed) = options.seed {
         replay(seed, &options.without, epoch)
     } else {

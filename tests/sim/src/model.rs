@@ -11,6 +11,8 @@ type Written = BTreeMap<u64, [u8; 32]>;
 #[derive(Default)]
 struct Author {
     through: u64,
+    /// It lost its disk, and with it perhaps what nobody else had.
+    lost: bool,
     keys: BTreeMap<String, Written>,
 }
 
@@ -25,6 +27,7 @@ impl Model {
     pub fn handle_visible(&mut self, ledger: &Ledger) {
         let me = ledger.id();
         let author = self.written.entry(me).or_default();
+        author.lost |= ledger.amnesia();
         let have = ledger.have(me);
         if author.through == have {
             return;
@@ -48,7 +51,7 @@ impl Model {
         let me = ledger.id();
         for author in ledger.authors().filter(|author| *author != me && honest(author)) {
             let nothing = Author::default();
-            let keys = &self.written.get(&author).unwrap_or(&nothing).keys;
+            let Author { keys, lost, .. } = self.written.get(&author).unwrap_or(&nothing);
             for entry in ledger.of_author(author) {
                 let written = keys.get(entry.key().as_str()).and_then(|written| written.get(&entry.seq()));
                 if written != Some(entry.hash()) {
@@ -56,7 +59,7 @@ impl Model {
                 }
             }
             let have = ledger.have(author);
-            for (key, written) in keys {
+            for (key, written) in keys.iter().filter(|_| !lost) {
                 let Some((seq, _)) = written.range(..=have).next_back() else { continue };
                 let held = ledger.seq_of(author, key);
                 if held.is_none_or(|held| held < *seq) {

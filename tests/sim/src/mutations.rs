@@ -160,7 +160,13 @@ fn build() -> Result<PathBuf, String> {
         let path = root.join(manifest);
         let text =
             fs::read_to_string(&path).map_err(|error| format!("{}: {error}", failed("reading", &path)))?;
-        let text = text.replace(", \"tests/lab\"", "").replace("name = \"sim\"", "name = \"mutants\"");
+        // Another name and version: cargo must not take what it built of one for the other.
+        let (own, other) =
+            ("name = \"c3os\"\nversion = \"0.1.0\"", "name = \"c3os\"\nversion = \"0.1.0-mutants\"");
+        let text = text
+            .replace(", \"tests/lab\"", "")
+            .replace("name = \"sim\"", "name = \"mutants\"")
+            .replace(own, other);
         put(&copy.join(manifest), &text)?;
     }
     let built = Command::new("cargo")
