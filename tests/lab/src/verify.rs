@@ -95,6 +95,10 @@ const PARTS: &[Step] = &[
         name: "fuzz",
         check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "fuzz", "--", "--seconds", "600"]),
     },
+    Step {
+        name: "mutations",
+        check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--mutations"]),
+    },
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
 ];

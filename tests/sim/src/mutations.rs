@@ -163,11 +163,8 @@ fn build() -> Result<PathBuf, String> {
         // Another name and version: cargo must not take what it built of one for the other.
         let (own, other) =
             ("name = \"c3os\"\nversion = \"0.1.0\"", "name = \"c3os\"\nversion = \"0.1.0-mutants\"");
-        let text = text
-            .replace(", \"tests/lab\"", "")
-            .replace("name = \"sim\"", "name = \"mutants\"")
-            .replace(own, other);
-        put(&copy.join(manifest), &text)?;
+        let text = text.replace("name = \"sim\"", "name = \"mutants\"").replace(own, other);
+        put(&copy.join(manifest), &alone(&text))?;
     }
     let built = Command::new("cargo")
         .args(["build", "-q", "--offline", "--profile", "sim", "-p", "mutants", "--target-dir"])
@@ -181,6 +178,14 @@ fn build() -> Result<PathBuf, String> {
     } else {
         Err("the mutated copy does not build".to_owned())
     }
+}
+
+/// A workspace's manifest with the simulation as its only other member.
+fn alone(manifest: &str) -> String {
+    let members = "members = [";
+    let Some((before, rest)) = manifest.split_once(members) else { return manifest.to_owned() };
+    let after = rest.split_once(']').map_or("", |(_, after)| after);
+    format!("{before}{members}\"tests/sim\"]{after}")
 }
 
 fn sources(root: &Path, part: &Path, into: &mut Vec<(PathBuf, String)>) -> std::io::Result<()> {
