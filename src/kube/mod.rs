@@ -63,17 +63,4 @@ fn health(node: &Value) -> NodeHealth {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_learner_is_no_voter_and_silence_about_etcd_is_no_answer() {
-        let node = |conditions: Value| health(&serde_json::json!({ "status": { "conditions": conditions } }));
-        let ready = serde_json::json!({ "type": "Ready", "status": "True" });
-        let learner = serde_json::json!({ "type": "EtcdIsVoter", "status": "False" });
-        assert_eq!(node(serde_json::json!([ready])), NodeHealth { ready: true, votes: None });
-        let joining = node(serde_json::json!([ready, learner]));
-        assert_eq!(joining, NodeHealth { ready: true, votes: Some(false) });
-        assert_eq!(health(&Value::Null), NodeHealth { ready: false, votes: None });
-    }
-}
+mod tests;
