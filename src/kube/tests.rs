@@ -49,7 +49,8 @@ fn free_port() -> u16 {
 /// A certificate for `name`, signed by the CA.
 fn certificate(ca: &(Certificate, KeyPair), name: &str, group: &str) -> (String, String) {
     let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
+    let mut params =
+        CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
     params.distinguished_name.push(DnType::CommonName, name);
     params.distinguished_name.push(DnType::OrganizationName, group);
     let certificate = params.signed_by(&key, &ca.0, &ca.1).expect("a certificate");
@@ -75,28 +76,41 @@ impl ApiServer {
         write("ca.crt", &ca.0.pem());
         write("server.crt", &server);
         write("server.key", &server_key);
+        let accounts = KeyPair::generate().expect("a key");
+        write("accounts.key", &accounts.serialize_pem());
+        write("accounts.pub", &accounts.public_key_pem());
 
         let (peers, clients, port) = (free_port(), free_port(), free_port());
-        let mut processes = vec![spawn(directory.path(), "etcd", &etcd, &[
-            &format!("--data-dir={}", path("etcd")),
-            &format!("--listen-client-urls=http://127.0.0.1:{clients}"),
-            &format!("--advertise-client-urls=http://127.0.0.1:{clients}"),
-            &format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
-        ])];
-        processes.push(spawn(directory.path(), "apiserver", &apiserver, &[
-            &format!("--etcd-servers=http://127.0.0.1:{clients}"),
-            "--bind-address=127.0.0.1",
-            &format!("--secure-port={port}"),
-            &format!("--client-ca-file={}", path("ca.crt")),
-            &format!("--tls-cert-file={}", path("server.crt")),
-            &format!("--tls-private-key-file={}", path("server.key")),
-            &format!("--service-account-key-file={}", path("server.key")),
-            &format!("--service-account-signing-key-file={}", path("server.key")),
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.43.0.0/16",
-            "--authorization-mode=Node,RBAC",
-            "--disable-admission-plugins=ServiceAccount",
-        ]));
+        let mut processes = vec![spawn(
+            directory.path(),
+            "etcd",
+            &etcd,
+            &[
+                &format!("--data-dir={}", path("etcd")),
+                &format!("--listen-client-urls=http://127.0.0.1:{clients}"),
+                &format!("--advertise-client-urls=http://127.0.0.1:{clients}"),
+                &format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
+            ],
+        )];
+        processes.push(spawn(
+            directory.path(),
+            "apiserver",
+            &apiserver,
+            &[
+                &format!("--etcd-servers=http://127.0.0.1:{clients}"),
+                "--bind-address=127.0.0.1",
+                &format!("--secure-port={port}"),
+                &format!("--client-ca-file={}", path("ca.crt")),
+                &format!("--tls-cert-file={}", path("server.crt")),
+                &format!("--tls-private-key-file={}", path("server.key")),
+                &format!("--service-account-key-file={}", path("accounts.pub")),
+                &format!("--service-account-signing-key-file={}", path("accounts.key")),
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-cluster-ip-range=10.43.0.0/16",
+                "--authorization-mode=Node,RBAC",
+                "--disable-admission-plugins=ServiceAccount",
+            ],
+        ));
         let data = |pem: &str| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pem);
         let kubeconfig = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: default\n\

@@ -1,4 +1,4 @@
-//! What the lab borrows and keeps: the stage runner, OpenRC, cargo-deny. Each is fetched or built once per version and
+//! What the lab borrows and keeps: the stage runner, OpenRC, cargo-deny, Kubernetes' API server and its etcd. Each is fetched or built once per version and
 //! kept in the user's cache, outside of the tree, so that `target/` can be removed at no cost.
 
 use std::env;
@@ -35,32 +35,93 @@ pub fn runner() -> Result<Runner> {
             });
         }
     }
-    let go_mod = include_str!("../yip/go.mod");
-    let version = pinned(go_mod, "github.com/mudler/yip")?;
-    let label = format!("yip {version}");
-    let kept = cache()?.join(format!("yip-{version}"));
-    let program = kept.join("yip");
-    if !program.exists() {
-        let Some(mut build) = go::command(pinned(go_mod, "go")?)? else {
-            return Ok(Runner {
-                label:
-                    "the lab itself, commands of the stage files only (no yip, elemental, kairos-agent or go \
-                        found; install golang-go for the real yip)"
-                        .to_owned(),
-                program: None,
-            });
-        };
-        eprintln!("lab: building {label} (once; about two minutes)");
+    let yip = GoProgram {
+        name: "yip",
+        module: "github.com/mudler/yip",
+        package: "github.com/mudler/yip",
+        place: "yip",
+        go_mod: include_str!("../yip/go.mod"),
+        takes: "about two minutes",
+    };
+    let label = format!("yip {}", pinned(yip.go_mod, yip.module)?);
+    Ok(match yip.get()? {
+        Some(program) => Runner { label, program: Some((program, "yip")) },
+        None => Runner {
+            label: "the lab itself, commands of the stage files only (no yip, elemental, kairos-agent or go \
+                    found; install golang-go for the real yip)"
+                .to_owned(),
+            program: None,
+        },
+    })
+}
+
+/// Kubernetes' API server, built from its module.
+pub fn apiserver() -> Result<PathBuf> {
+    let apiserver = GoProgram {
+        name: "kube-apiserver",
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-apiserver",
+        place: "apiserver",
+        go_mod: include_str!("../apiserver/go.mod"),
+        takes: "a quarter of an hour",
+    };
+    apiserver.get()?.context("Kubernetes' API server is built with Go, and this machine has none")
+}
+
+/// etcd: the machine's, else Debian's, without installing it.
+pub fn etcd() -> Result<PathBuf> {
+    if let Some(path) = on_path("etcd") {
+        return Ok(path);
+    }
+    let kept = cache()?.join(format!("etcd-{}", env::consts::ARCH));
+    if !kept.exists() {
+        ensure!(
+            on_path("apt-get").is_some(),
+            "etcd is taken from Debian's packages, and there is no apt-get"
+        );
+        eprintln!("lab: fetching etcd (once)");
         filled(&kept, |dir| {
-            build
-                .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
-                .arg(dir.join("yip"))
-                .arg("github.com/mudler/yip")
-                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("yip"));
-            quiet(&mut build, "building yip")
+            let debs = dir.join("debs");
+            fs::create_dir(&debs).context("making debs/")?;
+            download(&["etcd-server"], &debs)?;
+            unpack(&debs, dir, "etcd")?;
+            fs::remove_dir_all(&debs).with_context(|| format!("removing {}", debs.display()))
         })?;
     }
-    Ok(Runner { label, program: Some((program, "yip")) })
+    Ok(kept.join("usr/bin/etcd"))
+}
+
+/// A program that is built from a pinned Go module.
+struct GoProgram {
+    name: &'static str,
+    module: &'static str,
+    package: &'static str,
+    /// Where its go.mod lies in this package.
+    place: &'static str,
+    go_mod: &'static str,
+    takes: &'static str,
+}
+
+impl GoProgram {
+    /// The program, built once; none on a machine without Go.
+    fn get(&self) -> Result<Option<PathBuf>> {
+        let version = pinned(self.go_mod, self.module)?;
+        let kept = cache()?.join(format!("{}-{version}", self.name));
+        let program = kept.join(self.name);
+        if !program.exists() {
+            let Some(mut build) = go::command(pinned(self.go_mod, "go")?)? else { return Ok(None) };
+            eprintln!("lab: building {} {version} (once; {})", self.name, self.takes);
+            filled(&kept, |dir| {
+                build
+                    .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
+                    .arg(dir.join(self.name))
+                    .arg(self.package)
+                    .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(self.place));
+                quiet(&mut build, &format!("building {}", self.name))
+            })?;
+        }
+        Ok(Some(program))
+    }
 }
 
 /// The version that a `go.mod` pins of a module, or of `go` itself.
@@ -85,13 +146,8 @@ pub fn openrc() -> Result<PathBuf> {
             let debs = dir.join("debs");
             let raw = dir.join("raw");
             fs::create_dir(&debs).context("making debs/")?;
-            download(&debs)?;
-            for deb in fs::read_dir(&debs).context("reading debs/")? {
-                let deb = deb.context("reading debs/")?.path();
-                if deb.extension() == Some(OsStr::new("deb")) {
-                    quiet(Command::new("dpkg").arg("-x").arg(&deb).arg(&raw), "unpacking OpenRC")?;
-                }
-            }
+            download(&OPENRC, &debs)?;
+            unpack(&debs, &raw, "OpenRC")?;
             // The packages come from before /bin and /lib became links into /usr.
             for top in ["bin", "sbin", "lib"] {
                 if raw.join(top).exists() {
@@ -110,10 +166,21 @@ pub fn openrc() -> Result<PathBuf> {
     Ok(kept)
 }
 
-/// Downloads OpenRC's packages; with package lists of our own where the machine has none.
-fn download(to: &Path) -> Result<()> {
-    let plain =
-        quiet(Command::new("apt-get").arg("download").args(OPENRC).current_dir(to), "downloading OpenRC");
+/// Unpacks Debian's packages.
+fn unpack(debs: &Path, to: &Path, what: &str) -> Result<()> {
+    for deb in fs::read_dir(debs).context("reading debs/")? {
+        let deb = deb.context("reading debs/")?.path();
+        if deb.extension() == Some(OsStr::new("deb")) {
+            quiet(Command::new("dpkg").arg("-x").arg(&deb).arg(to), &format!("unpacking {what}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Downloads Debian's packages; with package lists of our own where the machine has none.
+fn download(packages: &[&str], to: &Path) -> Result<()> {
+    let what = format!("downloading {}", packages.join(" "));
+    let plain = quiet(Command::new("apt-get").arg("download").args(packages).current_dir(to), &what);
     if plain.is_ok() {
         return plain;
     }
@@ -133,7 +200,7 @@ fn download(to: &Path) -> Result<()> {
     quiet(update.arg("update"), "reading the package lists")?;
     let mut fetch = Command::new("apt-get");
     options(&mut fetch)?;
-    quiet(fetch.arg("download").args(OPENRC), "downloading OpenRC")
+    quiet(fetch.arg("download").args(packages), &what)
 }
 
 /// cargo-deny, or why it cannot be had.
@@ -233,6 +300,8 @@ mod tests {
         assert!(pinned(go_mod, "go").unwrap().starts_with("1."));
         assert_eq!(pinned("require a.b/c v1.2.3 // indirect", "a.b/c").unwrap(), "v1.2.3");
         assert!(pinned("module x", "a.b/c").is_err());
+        let go_mod = include_str!("../apiserver/go.mod");
+        assert!(pinned(go_mod, "k8s.io/kubernetes").unwrap().starts_with("v1."));
     }
 
     #[test]

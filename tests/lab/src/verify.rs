@@ -30,6 +30,8 @@ enum Check {
     Lab(&'static [&'static str]),
     /// This very program, about the product as it is released.
     LabReleased(&'static [&'static str]),
+    /// The client of Kubernetes' API against a real one.
+    Lease,
     /// cargo-deny, where it can be had.
     Deny,
     /// The schema in the tree is the one that the types give.
@@ -100,6 +102,7 @@ const PARTS: &[Step] = &[
         check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--mutations"]),
     },
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
+    Step { name: "lease", check: Check::Lease },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
 ];
 
@@ -210,6 +213,11 @@ fn check(step: &Step, log: &Path, signals: &Signals, limit: Duration) -> Result<
         Check::LabReleased(args) => {
             let mut command = Command::new(product::ours()?);
             command.args(args).arg("--binary").arg(product::released()?);
+            command
+        }
+        Check::Lease => {
+            let mut command = cargo(&["test", "-q", "--lib", "kube::", "--", "--ignored"]);
+            command.env("C3OS_TEST_APISERVER", tools::apiserver()?).env("C3OS_TEST_ETCD", tools::etcd()?);
             command
         }
         Check::Deny => match tools::cargo_deny() {
