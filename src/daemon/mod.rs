@@ -183,7 +183,7 @@ fn weak_token() -> Problem {
         severity: Severity::Warning,
         what: "the network token was made by an older generator, whose random numbers can be guessed"
             .to_owned(),
-        fix: "make a new one with `c3os generate-token` when you can give it to all machines".to_owned(),
+        fix: "`c3os rotate` replaces it on all machines while everything goes on".to_owned(),
     }
 }
 

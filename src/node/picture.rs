@@ -154,6 +154,13 @@ impl Node {
                         was reset, or the disk lost writes. It never votes on a cluster of this generation again";
             problem(Severity::Warning, what.to_owned(), "nothing, if that is known; else look at the disk");
         }
+        if let Some(rotation) = self.rotation_shown().filter(|rotation| !rotation.waits_for.is_empty()) {
+            let what = format!(
+                "the network token is being replaced, which waits for {}",
+                self.names(&rotation.waits_for)
+            );
+            problem(Severity::Warning, what, "nothing while that takes seconds; else look at that machine");
+        }
         if let Some(what) = self.token_trouble() {
             problem(Severity::Error, what.to_owned(), "put the new token into its config.yaml by hand");
         }

@@ -10,7 +10,7 @@
 //! door is `closed` (somebody was banned), the old token is good for those who were known before only, and nobody else
 //! gets the new one.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
@@ -136,20 +136,20 @@ fn rights(
     ring: &Keyring,
     rotation: Option<&Rotation>,
     known: &BTreeSet<NodeId>,
-) -> Vec<(NetworkKeys, Right)> {
+) -> Vec<(Arc<NetworkKeys>, Right)> {
     let under_way = rotation.filter(|rotation| rotation.phase != Phase::Done);
     let closed = under_way.is_some_and(|rotation| rotation.closed);
     let behind = rotation.is_some_and(|rotation| rotation.number > ring.number());
     let current = if closed && behind { Right::Known(known.clone()) } else { Right::Anyone };
-    let mut tokens = vec![(ring.current().keys(), current)];
-    tokens.extend(ring.next().map(|(_, token)| (token.keys(), Right::Anyone)));
-    tokens.extend(ring.replaced().enumerate().map(|(age, token)| {
+    let mut tokens = vec![(ring.current_keys().clone(), current)];
+    tokens.extend(ring.next().map(|(_, keys)| (keys.clone(), Right::Anyone)));
+    tokens.extend(ring.replaced_keys().enumerate().map(|(age, keys)| {
         let right = match (under_way, age) {
             (None, _) => Right::Errand(known.clone()),
             (Some(rotation), 0) if !rotation.closed => Right::Anyone,
             (Some(_), _) => Right::Known(known.clone()),
         };
-        (token.keys(), right)
+        (keys.clone(), right)
     }));
     tokens
 }
@@ -440,7 +440,7 @@ impl Node {
         self.ledger.get(id, fact::MACHINE).is_none_or(|machine| machine.ttl().is_some())
     }
 
-    fn names(&self, ids: &[NodeId]) -> String {
+    pub(super) fn names(&self, ids: &[NodeId]) -> String {
         let name = |id: &NodeId| {
             read::<fact::Machine>(&self.ledger, *id, fact::MACHINE)
                 .map_or_else(|| id.to_string(), |machine| machine.name)

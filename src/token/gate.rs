@@ -40,16 +40,16 @@ pub struct Gate {
 impl Gate {
     /// Everybody with this one token is let in.
     pub fn open(keys: NetworkKeys) -> Self {
-        Self::new([(keys, Right::Anyone)], BTreeSet::new())
+        Self::new([(Arc::new(keys), Right::Anyone)], BTreeSet::new())
     }
 
     /// `tokens` with the most preferred one first; those beyond [`super::admission::MAXIMUM_KEYS`] are left out.
-    pub fn new(tokens: impl IntoIterator<Item = (NetworkKeys, Right)>, banned: BTreeSet<NodeId>) -> Self {
-        let tokens = tokens.into_iter().take(super::admission::MAXIMUM_KEYS);
-        Self {
-            tokens: tokens.map(|(keys, right)| (Arc::new(keys), right)).collect(),
-            banned: Arc::new(banned),
-        }
+    pub fn new(
+        tokens: impl IntoIterator<Item = (Arc<NetworkKeys>, Right)>,
+        banned: BTreeSet<NodeId>,
+    ) -> Self {
+        let tokens = tokens.into_iter().take(super::admission::MAXIMUM_KEYS).collect();
+        Self { tokens, banned: Arc::new(banned) }
     }
 
     /// What proves the tokens, in their order.
@@ -116,8 +116,8 @@ mod tests {
     use super::*;
     use crate::token::NetworkToken;
 
-    fn keys(seed: u8) -> NetworkKeys {
-        NetworkToken::generate(&[seed; 160], Vec::new()).expect("no peers").keys()
+    fn keys(seed: u8) -> Arc<NetworkKeys> {
+        Arc::new(NetworkToken::generate(&[seed; 160], Vec::new()).expect("no peers").keys())
     }
 
     fn id(n: u8) -> NodeId {
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn it_shows_no_key() {
-        let shown = format!("{:?}", Gate::open(keys(1)));
+        let shown = format!("{:?}", Gate::new([(keys(1), Right::Anyone)], BTreeSet::new()));
         assert_eq!(shown, "Gate { rights: [Anyone], banned: {} }");
     }
 }

@@ -7,12 +7,12 @@
 //! Whether it is time for either is a fact of the cluster (`node::rotation`), no matter of a clock. Replaced tokens
 //! stay for [`DAYS`] by the wall clock, for machines that were off meanwhile; skewed clocks do no harm there.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{NetworkToken, TokenError};
+use super::{NetworkKeys, NetworkToken, TokenError};
 
 /// For so long a replaced token fetches the new one.
 const DAYS: u64 = 90;
@@ -24,17 +24,34 @@ const REPLACED: usize = 2;
 pub struct Keyring {
     /// The rotation that brought the current token; 0: the first token.
     number: u32,
-    current: NetworkToken,
-    next: Option<(u32, NetworkToken)>,
+    current: Held,
+    next: Option<(u32, Held)>,
     /// The latest first.
     replaced: Vec<Replaced>,
 }
 
+/// A token, and its keys, derived once.
+#[derive(Clone)]
+struct Held {
+    token: NetworkToken,
+    keys: Arc<NetworkKeys>,
+}
+
 #[derive(Clone)]
 struct Replaced {
-    token: NetworkToken,
+    held: Held,
     /// Day since 1970 (UTC) on which it was replaced, as far as this machine knew the date.
     day: u64,
+}
+
+impl Held {
+    fn new(token: NetworkToken) -> Self {
+        Self { keys: Arc::new(token.keys()), token }
+    }
+
+    fn is(&self, token: &NetworkToken) -> bool {
+        *self.keys == token.keys()
+    }
 }
 
 /// A [`Keyring`] as it is kept on disk: tokens in plain text.
@@ -56,7 +73,7 @@ impl fmt::Debug for KeptTokens {
 impl Keyring {
     /// The one token of a configuration.
     pub fn new(token: NetworkToken) -> Self {
-        Self { number: 0, current: token, next: None, replaced: Vec::new() }
+        Self { number: 0, current: Held::new(token), next: None, replaced: Vec::new() }
     }
 
     /// What a machine starts with: `configured` is the token of its files, `kept` what it kept of rotations. Files that
@@ -65,22 +82,21 @@ impl Keyring {
     /// # Errors
     /// [`TokenError`] if what was kept is no token any more.
     pub fn resume(configured: NetworkToken, kept: &KeptTokens) -> Result<Self, TokenError> {
+        let held = |text: &str| NetworkToken::parse(text).map(Held::new);
         let next = match &kept.next {
-            Some((number, text)) => Some((*number, NetworkToken::parse(text)?)),
+            Some((number, text)) => Some((*number, held(text)?)),
             None => None,
         };
         let replaced = kept
             .replaced
             .iter()
-            .map(|(day, text)| Ok(Replaced { token: NetworkToken::parse(text)?, day: *day }))
+            .map(|(day, text)| Ok(Replaced { held: held(text)?, day: *day }))
             .collect::<Result<_, TokenError>>()?;
-        let mut ring =
-            Self { number: kept.number, current: NetworkToken::parse(&kept.current)?, next, replaced };
-        if ring.next.as_ref().is_some_and(|(_, next)| next.is_same(&configured)) {
+        let mut ring = Self { number: kept.number, current: held(&kept.current)?, next, replaced };
+        if ring.next.as_ref().is_some_and(|(_, next)| next.is(&configured)) {
             ring.take(0);
         }
-        let ours = ring.current.is_same(&configured)
-            || ring.replaced.iter().any(|replaced| replaced.token.is_same(&configured));
+        let ours = ring.current.is(&configured) || ring.is_replaced(&configured);
         Ok(if ours { ring } else { Self::new(configured) })
     }
 
@@ -88,9 +104,9 @@ impl Keyring {
     pub fn to_kept(&self) -> KeptTokens {
         KeptTokens {
             number: self.number,
-            current: self.current.encode(),
-            next: self.next.as_ref().map(|(number, token)| (*number, token.encode())),
-            replaced: self.replaced.iter().map(|one| (one.day, one.token.encode())).collect(),
+            current: self.current.token.encode(),
+            next: self.next.as_ref().map(|(number, held)| (*number, held.token.encode())),
+            replaced: self.replaced.iter().map(|one| (one.day, one.held.token.encode())).collect(),
         }
     }
 
@@ -101,28 +117,37 @@ impl Keyring {
 
     /// The token in use.
     pub fn current(&self) -> &NetworkToken {
-        &self.current
+        &self.current.token
     }
 
-    /// The token to come, and its rotation.
-    pub fn next(&self) -> Option<(u32, &NetworkToken)> {
-        self.next.as_ref().map(|(number, token)| (*number, token))
+    /// The keys of the token in use.
+    pub fn current_keys(&self) -> &Arc<NetworkKeys> {
+        &self.current.keys
     }
 
-    /// The tokens that were in use, the latest first.
-    pub fn replaced(&self) -> impl Iterator<Item = &NetworkToken> {
-        self.replaced.iter().map(|replaced| &replaced.token)
+    /// The rotation whose token is held and not in use yet, and its keys.
+    pub fn next(&self) -> Option<(u32, &Arc<NetworkKeys>)> {
+        self.next.as_ref().map(|(number, held)| (*number, &held.keys))
+    }
+
+    /// The keys of the tokens that were in use, the latest first.
+    pub fn replaced_keys(&self) -> impl Iterator<Item = &Arc<NetworkKeys>> {
+        self.replaced.iter().map(|replaced| &replaced.held.keys)
     }
 
     /// Whether a text, as somebody wrote it, is a token that was replaced.
     pub fn has_replaced(&self, text: &str) -> bool {
-        NetworkToken::parse(text).is_ok_and(|token| self.replaced().any(|replaced| replaced.is_same(&token)))
+        NetworkToken::parse(text).is_ok_and(|token| self.is_replaced(&token))
+    }
+
+    fn is_replaced(&self, token: &NetworkToken) -> bool {
+        self.replaced.iter().any(|replaced| replaced.held.is(token))
     }
 
     /// Holds the token of rotation `number` beside the current one. One that was held for an unfinished rotation before
     /// may be in use elsewhere already, so it is kept.
     pub fn hold(&mut self, number: u32, token: NetworkToken, day: u64) {
-        if let Some((_, superseded)) = self.next.replace((number, token)) {
+        if let Some((_, superseded)) = self.next.replace((number, Held::new(token))) {
             self.keep(superseded, day);
         }
     }
@@ -135,12 +160,13 @@ impl Keyring {
         self.keep(old, day);
     }
 
-    /// Forgets tokens that were replaced [`DAYS`] ago; whether there were any. One whose day was not known begins now.
+    /// Forgets tokens that were replaced [`DAYS`] ago; whether that changed anything. One whose day was not known begins
+    /// now.
     pub fn expire(&mut self, day: u64) -> bool {
         let before = self.replaced.len();
         let mut dated = false;
         for replaced in &mut self.replaced {
-            if replaced.day == 0 {
+            if replaced.day == 0 && day > 0 {
                 replaced.day = day;
                 dated = true;
             }
@@ -149,8 +175,8 @@ impl Keyring {
         dated || before != self.replaced.len()
     }
 
-    fn keep(&mut self, token: NetworkToken, day: u64) {
-        self.replaced.insert(0, Replaced { token, day });
+    fn keep(&mut self, held: Held, day: u64) {
+        self.replaced.insert(0, Replaced { held, day });
         self.replaced.truncate(REPLACED);
     }
 }
@@ -176,9 +202,9 @@ mod tests {
         let (ring, one, two) = rotated();
         for configured in [&one, &two] {
             let again = Keyring::resume(configured.clone(), &ring.to_kept()).expect("tokens");
-            assert!(again.current().is_same(&two));
+            assert!(again.current.is(&two));
             assert_eq!(again.number(), 1);
-            assert_eq!(again.replaced().count(), 1);
+            assert_eq!(again.replaced.len(), 1);
         }
         assert!(ring.has_replaced(&one.encode()) && !ring.has_replaced(&two.encode()));
     }
@@ -188,8 +214,8 @@ mod tests {
         let (ring, ..) = rotated();
         let other = NetworkToken::generate(&[9; 160], Vec::new()).expect("no peers");
         let again = Keyring::resume(other.clone(), &ring.to_kept()).expect("tokens");
-        assert!(again.current().is_same(&other));
-        assert_eq!((again.number(), again.replaced().count()), (0, 0));
+        assert!(again.current.is(&other));
+        assert_eq!((again.number(), again.replaced.len()), (0, 0));
     }
 
     #[test]
@@ -197,7 +223,7 @@ mod tests {
         let mut ring = Keyring::new(first());
         ring.hold(1, first().successor(&[2; 32]), 20_000);
         let again = Keyring::resume(first(), &ring.to_kept()).expect("tokens");
-        assert!(again.current().is_same(&first()));
+        assert!(again.current.is(&first()));
         assert_eq!(again.next().map(|(number, _)| number), Some(1));
     }
 
@@ -205,9 +231,9 @@ mod tests {
     fn a_token_stays_good_for_fetching_for_ninety_days_and_no_longer() {
         let (mut ring, ..) = rotated();
         assert!(!ring.expire(20_090));
-        assert_eq!(ring.replaced().count(), 1);
+        assert_eq!(ring.replaced.len(), 1);
         assert!(ring.expire(20_091));
-        assert_eq!(ring.replaced().count(), 0);
+        assert_eq!(ring.replaced.len(), 0);
     }
 
     #[test]
@@ -217,7 +243,7 @@ mod tests {
         ring.take(0);
         assert!(ring.expire(20_000), "dated");
         assert!(!ring.expire(20_001));
-        assert_eq!(ring.replaced().count(), 1);
+        assert_eq!(ring.replaced.len(), 1);
     }
 
     #[test]
@@ -226,9 +252,9 @@ mod tests {
         let (two, three) = (first().successor(&[2; 32]), first().successor(&[3; 32]));
         ring.hold(1, two.clone(), 20_000);
         ring.hold(2, three.clone(), 20_000);
-        assert!(ring.replaced().any(|token| token.is_same(&two)));
+        assert!(ring.is_replaced(&two));
         ring.take(20_000);
-        assert!(ring.current().is_same(&three));
-        assert_eq!(ring.replaced().count(), 2);
+        assert!(ring.current.is(&three));
+        assert_eq!(ring.replaced.len(), 2);
     }
 }

@@ -99,12 +99,6 @@ impl NetworkToken {
         NetworkKeys::derive(&keys::canonical(self.fields.secrets()), self.mesh_id())
     }
 
-    /// Whether both give the same keys.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.keys() == other.keys()
-    }
-
     fn mesh_id(&self) -> MeshId {
         self.extension.as_ref().map_or_else(
             || keys::mesh_id(&keys::canonical(self.fields.secrets())),

@@ -1,6 +1,6 @@
 //! Tokens that replace each other, and those who are banned.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use c3os::{
     identity::NodeId,
@@ -11,7 +11,7 @@ use c3os::{
 use crate::nodes::{Node, identity, keys, settings};
 
 fn gate(tokens: impl IntoIterator<Item = (u8, Right)>, banned: &[NodeId]) -> Gate {
-    let tokens = tokens.into_iter().map(|(token, right)| (keys(token), right));
+    let tokens = tokens.into_iter().map(|(token, right)| (Arc::new(keys(token)), right));
     Gate::new(tokens, banned.iter().copied().collect())
 }
 
