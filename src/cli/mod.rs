@@ -13,6 +13,7 @@ mod doctor;
 mod generate_token;
 mod get_kubeconfig;
 mod get_network_token;
+mod install;
 mod node;
 mod output;
 mod peers;
@@ -52,6 +53,7 @@ enum Verb {
     GenerateToken(generate_token::Args),
     #[command(alias = "c")]
     CreateConfig(create_config::Args),
+    Install(install::Args),
     Schema(schema::Args),
     Stage(stage::Args),
     Status(status::Args),
@@ -82,6 +84,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Bridge(args) => bridge::run(args),
         Verb::GenerateToken(args) => generate_token::run(args),
         Verb::CreateConfig(args) => create_config::run(args),
+        Verb::Install(args) => install::run(args),
         Verb::Schema(args) => schema::run(args),
         Verb::Stage(args) => stage::run(args),
         Verb::Status(args) => status::run(args),
@@ -119,6 +122,7 @@ fn default_filter(verb: &Verb) -> &'static str {
         Verb::Bridge(_)
         | Verb::GenerateToken(_)
         | Verb::CreateConfig(_)
+        | Verb::Install(_)
         | Verb::Schema(_)
         | Verb::Stage(_)
         | Verb::Status(_)

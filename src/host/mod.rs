@@ -16,6 +16,7 @@ mod apply;
 mod atomic;
 mod boot;
 mod discover;
+pub mod disk;
 mod fingerprint;
 mod identity;
 mod kubernetes;

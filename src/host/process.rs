@@ -22,7 +22,12 @@ const MAX_OUTPUT: u64 = 256 * 1024;
 /// # Errors
 /// [`HostError::Command`] if it cannot be started, fails, or takes longer than 30 s.
 pub(super) fn run(program: &str, arguments: &[&str]) -> Result<String, HostError> {
-    let (status, output) = finish(program, arguments, PATIENCE)?;
+    run_long(program, arguments, PATIENCE)
+}
+
+/// [`run`] with another limit, for what writes a whole disk.
+pub(super) fn run_long(program: &str, arguments: &[&str], patience: Duration) -> Result<String, HostError> {
+    let (status, output) = finish(program, arguments, patience)?;
     if status.success() { Ok(output) } else { Err(failed(program, arguments, &described(status, &output))) }
 }
 
