@@ -1,0 +1,79 @@
+# What the scripts in this directory stand on: the tree, the cache, Debian's packages, a line per step. Sourced, not run.
+# shellcheck shell=bash disable=SC2034
+
+tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+target_dir=${CARGO_TARGET_DIR:-$tree/target}
+# The lab's cache: what is fetched or built once per version lies outside of the tree.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/c3os-lab
+mkdir -p "$cache"
+# The one clock of everything that is built: the time of the commit.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$tree" log -1 --format=%ct 2>/dev/null || echo 1793491200)}
+export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
+
+say() { echo "$*" >&2; }
+die() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+# step WORDS CMD..: runs a step and says how long it took; what it prints goes to a log, shown if it fails.
+step() {
+    local words=$1 log begin status=0
+    shift
+    log=$(mktemp)
+    begin=$(date +%s%N)
+    printf '%-44s' "$words" >&2
+    ("$@") >"$log" 2>&1 || status=$?
+    say "$(printf '%7.1f s%s' "$((($(date +%s%N) - begin) / 100000000))e-1" "$([ $status = 0 ] || echo ' FAILED')")"
+    [ $status = 0 ] || tail -n 30 "$log" >&2
+    rm -f "$log"
+    return $status
+}
+
+# kept NAME CMD..: fills $cache/NAME by `CMD.. DIR` as a whole or not at all, once; prints the directory.
+kept() {
+    local name=$1 part
+    shift
+    if [ ! -d "$cache/$name" ]; then
+        part=$cache/$name.part-$$
+        rm -rf "$part"
+        mkdir -p "$part"
+        if ! step "$name (once)" "$@" "$part"; then
+            rm -rf "$part"
+            return 1
+        fi
+        mv -T "$part" "$cache/$name" 2>/dev/null || rm -rf "$part"
+    fi
+    echo "$cache/$name"
+}
+
+# need PACKAGE=FILE..: root installs the packages of Debian whose FILE is missing; others are told which.
+need() {
+    local missing=() pair
+    for pair; do
+        compgen -G "${pair#*=}" >/dev/null || missing+=("${pair%%=*}")
+    done
+    [ ${#missing[@]} != 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        die "missing: apt-get install ${missing[*]}"
+    fi
+    step "installing ${missing[*]}" install_packages "${missing[@]}"
+}
+
+install_packages() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || true
+    apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# unpacked DIR PACKAGE..: Debian's packages laid out below DIR, without installing them.
+unpacked() {
+    local dir=$1 debs deb
+    shift
+    debs=$(mktemp -d)
+    # apt drops root's rights to fetch, and needs a place where it then may write.
+    chmod 777 "$debs"
+    (cd "$debs" && apt-get download -qq "$@") || return
+    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$dir" || return; done
+    rm -rf "$debs"
+}
