@@ -1,0 +1,375 @@
+//! What an operator does with real machines, and what has to come of it. Each gives its figures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::machine::{BOOT, Boot, Firmware, Machine};
+use crate::net::Switch;
+use crate::run::run;
+use crate::seed;
+
+/// What stories play with.
+pub struct Ground {
+    /// Where disks and drives lie.
+    pub dir: PathBuf,
+    /// The live medium.
+    pub iso: PathBuf,
+    /// A disk that is installed already.
+    pub disk: PathBuf,
+    /// The program of the host, to make tokens with.
+    pub binary: PathBuf,
+    /// For what is left to chance.
+    pub seed: u64,
+}
+
+type Story = fn(&Ground, &Switch) -> Result<Value>;
+
+/// All stories, in the order in which `all` plays them.
+pub const STORIES: &[(&str, Story)] = &[
+    ("live", live),
+    ("install", install),
+    ("cluster", cluster),
+    ("reboots", reboots),
+    ("power-cuts", power_cuts),
+    ("recovery", recovery),
+    ("clones", clones),
+];
+
+/// The medium boots under both firmwares, and both machines are observers who see each other.
+fn live(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let cidata = ground.cidata("live", 3, "")?;
+    let mut machines = [Machine::new(&ground.dir, switch, 1)?, Machine::new(&ground.dir, switch, 2)?];
+    let mut seconds = Vec::new();
+    for (machine, firmware) in machines.iter_mut().zip([Firmware::Bios, Firmware::Uefi]) {
+        machine.switch_on(Boot { firmware, medium: Some(&ground.iso), cidata: Some(&cidata) })?;
+    }
+    for machine in &mut machines {
+        let (mode, up) = machine.wait_up()?;
+        ensure!(mode == "live", "{}: booted as {mode}", machine.name);
+        seconds.push(up);
+        machine.exec("c3os wait address --timeout 300")?;
+    }
+    for machine in &mut machines {
+        let status = settled(machine, "sees the other", |status| live_others(status) == 1)?;
+        ensure!(
+            status["cluster"]["state"] == "observing",
+            "an observer's state is {}",
+            status["cluster"]["state"]
+        );
+        ensure!(status["role"]["assigned"].is_null(), "an observer has a role");
+        machine
+            .exec("test ! -e /usr/local/.c3os && test ! -e /etc/rancher/k3s/config.yaml.d/50-c3os.yaml")?;
+    }
+    Ok(json!({"bios_up_seconds": seconds[0], "uefi_up_seconds": seconds[1]}))
+}
+
+/// From the medium to a disk; then every boot of it is the same machine, under either firmware.
+fn install(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let cidata = ground.cidata("install", 1, "")?;
+    let mut machine = Machine::new(&ground.dir, switch, 1)?;
+    machine.boot(Boot { firmware: Firmware::Bios, medium: Some(&ground.iso), cidata: Some(&cidata) })?;
+    let begin = Instant::now();
+    machine.exec("c3os install --device /dev/vda --yes --stay")?;
+    let install_seconds = begin.elapsed().as_secs_f64();
+    let (code, words) = machine.try_exec("c3os install --device /dev/vda --yes --stay")?;
+    ensure!(
+        code == 1 && words.contains("--wipe"),
+        "a disk that is not empty was not refused: {code} {words}"
+    );
+    off(&mut machine)?;
+    let mut first: Option<Kept> = None;
+    for firmware in [Firmware::Bios, Firmware::Uefi] {
+        // Without the drive: the configuration is on the disk.
+        let (mode, _) = machine.boot(Boot { firmware, medium: None, cidata: None })?;
+        ensure!(mode == "active", "the disk booted as {mode}");
+        let kept = Kept::of(&mut machine)?;
+        ensure!(kept.role == "master", "a machine alone is {}", kept.role);
+        match &first {
+            None => first = Some(kept),
+            Some(first) => ensure!(*first == kept, "{first:?} became {kept:?}"),
+        }
+        off(&mut machine)?;
+    }
+    Ok(json!({"install_seconds": install_seconds}))
+}
+
+/// Three machines, one configuration, one cluster.
+fn cluster(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let (mut machines, seconds) = ground.three("cluster", switch)?;
+    let mut roles = Vec::new();
+    for machine in &mut machines {
+        let status = settled(machine, "knows all", |status| live_others(status) == 2)?;
+        let role = word(&status["role"]["applied"]);
+        let unit = if role == "master" { "k3s" } else { "k3s-agent" };
+        machine.exec(&format!("systemctl is-active {unit}"))?;
+        // The planned arguments are the files that the unit reads; it had them when it started.
+        machine.exec("grep -q ' with ' /var/log/k3s-starts && ! grep -q without /var/log/k3s-starts")?;
+        machine.exec("grep -q flannel-iface /etc/rancher/k3s/config.yaml.d/50-c3os.yaml")?;
+        let others = status["members"].as_array().into_iter().flatten();
+        for other in others.filter(|member| member["id"] != status["node"]["id"]) {
+            machine.exec(&format!("c3os ping {} --count 1", word(&other["ipv4"])))?;
+        }
+        roles.push(role);
+    }
+    roles.sort();
+    ensure!(roles == ["master", "worker", "worker"], "the roles are {roles:?}");
+    Ok(json!({"last_up_to_all_roles_seconds": seconds}))
+}
+
+/// `/etc` is in memory: five boots, each the same machine, with k3s' files there before k3s starts, and k3s started once.
+fn reboots(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let cidata = ground.cidata("reboots", 1, "")?;
+    let mut machine = ground.installed(switch, 1)?;
+    let mut first: Option<Kept> = None;
+    let mut stage_ms = Vec::new();
+    for boot in 1..=5 {
+        machine.boot(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
+        let kept = Kept::of(&mut machine)?;
+        match &first {
+            None => first = Some(kept),
+            Some(first) => ensure!(*first == kept, "boot {boot}: {first:?} became {kept:?}"),
+        }
+        let starts = machine.exec("cat /var/log/k3s-starts")?;
+        ensure!(!starts.contains("without"), "boot {boot}: k3s started without its files: {starts}");
+        ensure!(starts.lines().count() == boot, "boot {boot}: k3s started {} times", starts.lines().count());
+        // The stages again: nothing changes, and they cost next to nothing.
+        let state =
+            "find /etc /oem /usr/local/.c3os /usr/local/etc -xdev -type f -newer /run/stages-again | sort";
+        machine.exec("touch /run/stages-again")?;
+        for stage in ["initramfs", "boot", "network"] {
+            stage_ms.push(cpu_ms(
+                &machine.exec(&format!("bash -c 'TIMEFORMAT=%U+%S; time c3os stage {stage}'"))?,
+            )?);
+        }
+        let changed = machine.exec(state)?;
+        ensure!(changed.lines().all(|line| line.contains("/ledger")), "the second run changed {changed}");
+        off(&mut machine)?;
+    }
+    stage_ms.sort_by(f64::total_cmp);
+    Ok(json!({"boots": 5, "stage_cpu_ms_median": stage_ms[stage_ms.len() / 2]}))
+}
+
+/// Power fails at random moments of the first boot and of founding; it always comes back to one cluster.
+fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
+    const CUTS: u64 = 20;
+    let cidata = ground.cidata("power-cuts", 1, "")?;
+    let mut machine = ground.installed(switch, 1)?;
+    let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
+    // How long until there is a role is how far the cuts reach.
+    let begin = Instant::now();
+    machine.boot(boot)?;
+    Kept::of(&mut machine)?;
+    let whole = begin.elapsed();
+    machine.kill()?;
+    drop(machine);
+    let mut machine = ground.installed(switch, 2)?;
+    let mut cluster: Option<String> = None;
+    let mut random = ground.seed;
+    for cut in 1..=CUTS {
+        // Numerical Recipes' generator: the moments are to be spread, not to be secret.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let share = f64::from(u32::try_from(random >> 33)?) / f64::from(1u32 << 31);
+        machine.switch_on(boot)?;
+        std::thread::sleep(whole.mul_f64(share));
+        machine.kill()?;
+        if cut % 4 != 0 {
+            continue;
+        }
+        machine.boot(boot)?;
+        let status = settled(&mut machine, "has its role", has_role)?;
+        let id = word(&status["cluster"]["id"]);
+        let known = cluster.get_or_insert_with(|| id.clone());
+        ensure!(*known == id, "after cut {cut} it is another cluster: {known}, now {id}");
+        let left =
+            machine.exec("find /usr/local/.c3os /etc/rancher /oem -name '.*.new' -o -name '*.damaged-*'")?;
+        ensure!(left.is_empty(), "half written: {left}");
+        machine.kill()?;
+    }
+    Ok(json!({"cuts": CUTS, "first_boot_seconds": whole.as_secs_f64()}))
+}
+
+/// The entry for recovery runs nothing of ours, and leaves the machine what it was.
+fn recovery(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let cidata = ground.cidata("recovery", 1, "")?;
+    let mut machine = ground.installed(switch, 1)?;
+    let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
+    machine.boot(boot)?;
+    let before = Kept::of(&mut machine)?;
+    // The boot menu's choice for once, as an operator makes it with the arrow keys.
+    machine.exec(
+        "mkdir -p /run/grub && mount LABEL=COS_GRUB /run/grub && \
+         sed -i 's/^set default=active/set default=recovery/' /run/grub/grub.cfg && umount /run/grub",
+    )?;
+    off(&mut machine)?;
+    let (mode, _) = machine.boot(boot)?;
+    ensure!(mode == "recovery", "it booted as {mode}");
+    let (code, _) = machine.try_exec("systemctl is-active c3os-agent k3s k3s-agent || pgrep c3os")?;
+    ensure!(code != 0, "something of c3os runs in recovery");
+    machine.exec(
+        "mkdir -p /run/grub && mount LABEL=COS_GRUB /run/grub && \
+         sed -i 's/^set default=recovery/set default=active/' /run/grub/grub.cfg && umount /run/grub",
+    )?;
+    off(&mut machine)?;
+    machine.boot(boot)?;
+    let after = Kept::of(&mut machine)?;
+    ensure!(before == after, "{before:?} became {after:?}");
+    Ok(json!({}))
+}
+
+/// Two machines from one disk that was in use are told apart, and no address is there twice.
+fn clones(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let cidata = ground.cidata("clones", 1, "")?;
+    let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
+    let mut machine = ground.installed(switch, 1)?;
+    machine.boot(boot)?;
+    let kept = Kept::of(&mut machine)?;
+    off(&mut machine)?;
+    let mut clone = Machine::new(&ground.dir, switch, 2)?;
+    copy(&machine.disk(), &clone.disk())?;
+    machine.switch_on(boot)?;
+    clone.boot(boot)?;
+    machine.wait_up()?;
+    let other = settled(&mut clone, "sees the first", |status| live_others(status) == 1)?;
+    ensure!(kept == Kept::of(&mut machine)?, "the first is another machine now");
+    ensure!(other["node"]["id"] != kept.id.as_str(), "both have one identity");
+    ensure!(other["node"]["ipv4"] != kept.ipv4.as_str(), "both have one address");
+    Ok(json!({}))
+}
+
+/// What a machine is for life.
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    id: String,
+    ipv4: String,
+    role: String,
+    machine: String,
+}
+
+impl Kept {
+    /// Waits for the role, then asks.
+    fn of(machine: &mut Machine) -> Result<Self> {
+        let status = settled(machine, "has its role", has_role)?;
+        Ok(Self {
+            id: word(&status["node"]["id"]),
+            ipv4: word(&status["node"]["ipv4"]),
+            role: word(&status["role"]["applied"]),
+            machine: machine.exec("cat /etc/machine-id")?.trim().to_owned(),
+        })
+    }
+}
+
+impl Ground {
+    /// A drive with one config.yaml for `nodes` machines.
+    fn cidata(&self, name: &str, nodes: usize, more: &str) -> Result<PathBuf> {
+        let binary = self.binary.to_string_lossy();
+        let mut config = run(&binary, &["create-config", "--nodes", &nodes.to_string()])?;
+        config += "  discovery:\n    dht: false\n";
+        config += more;
+        let path = self.dir.join(format!("{name}.img"));
+        seed::drive(&path, &seed::user_data(&config)?)?;
+        Ok(path)
+    }
+
+    /// A machine with the installed disk, not booted yet.
+    fn installed(&self, switch: &Switch, number: u8) -> Result<Machine> {
+        let machine = Machine::new(&self.dir, switch, number)?;
+        copy(&self.disk, &machine.disk())?;
+        Ok(machine)
+    }
+
+    /// Three installed machines that have their roles; and the seconds from when the last was up.
+    fn three(&self, name: &str, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
+        let cidata = self.cidata(name, 3, "")?;
+        let mut machines = Vec::new();
+        for number in 1..=3 {
+            let mut machine = self.installed(switch, number)?;
+            machine.switch_on(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
+            machines.push(machine);
+        }
+        for machine in &mut machines {
+            machine.wait_up()?;
+        }
+        let begin = Instant::now();
+        for machine in &mut machines {
+            settled(machine, "has its role", has_role)?;
+        }
+        Ok((machines, begin.elapsed().as_secs_f64()))
+    }
+}
+
+/// Asks a machine for its status until `wanted` holds of it.
+fn settled(machine: &mut Machine, words: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let end = Instant::now() + BOOT;
+    let mut last = Value::Null;
+    while Instant::now() < end {
+        // The agent may not listen yet; the guest waits for it, not we.
+        match machine
+            .try_exec("c3os wait address --timeout 60 >&2 && c3os status --output json 2>/dev/null")?
+        {
+            (0, text) => {
+                let text = text.get(text.find('{').unwrap_or(0)..).unwrap_or_default();
+                last = serde_json::from_str(text).with_context(|| format!("status: {text}"))?;
+                if wanted(&last) {
+                    return Ok(last);
+                }
+            }
+            (_, text) => last = Value::String(text),
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    bail!("{}: not so after {} s: {words}; {last}", machine.name, BOOT.as_secs())
+}
+
+fn has_role(status: &Value) -> bool {
+    status["role"]["assigned"].is_string() && status["role"]["assigned"] == status["role"]["applied"]
+}
+
+fn live_others(status: &Value) -> usize {
+    let members = status["members"].as_array().into_iter().flatten();
+    members.filter(|member| member["live"] == true && member["id"] != status["node"]["id"]).count()
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn off(machine: &mut Machine) -> Result<()> {
+    machine.exec("(sleep 1; systemctl poweroff) >/dev/null 2>&1 &")?;
+    machine.wait_off()
+}
+
+/// A sparse copy.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let _ = fs::remove_file(to);
+    run("cp", &["--sparse=always", &from.to_string_lossy(), &to.to_string_lossy()]).map(drop)
+}
+
+/// Milliseconds of `user+system` as bash's `time` prints them.
+fn cpu_ms(text: &str) -> Result<f64> {
+    let line = text.lines().last().unwrap_or_default();
+    let (user, system) = line.split_once('+').with_context(|| format!("no time in {text:?}"))?;
+    Ok((user.parse::<f64>()? + system.parse::<f64>()?) * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_bash_prints_them() {
+        assert!((cpu_ms("c3os: x\n0.012+0.030\n").unwrap() - 42.0).abs() < 1e-9);
+        assert!(cpu_ms("nothing").is_err());
+    }
+
+    #[test]
+    fn others_are_counted_without_oneself() {
+        let status = json!({"node": {"id": "a"}, "members": [{"id": "a", "live": true}, {"id": "b", "live": true},
+            {"id": "c", "live": false}]});
+        assert_eq!(live_others(&status), 1);
+        assert!(!has_role(&json!({"role": {"assigned": "master", "applied": null}})));
+    }
+}
