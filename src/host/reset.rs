@@ -82,6 +82,7 @@ mod tests {
             epoch: 1,
             name: "n1".to_owned(),
             address: [10, 1, 0, 1].into(),
+            server: None,
         };
         state::write(&root, "applied", &applied).unwrap();
         host::LedgerFile::open(&root).unwrap().0.append(b"entries", true).unwrap();

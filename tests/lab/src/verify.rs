@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ enum Check {
     Deny,
     /// The schema in the tree is the one that the types give.
     Schema,
+    /// The examples, by a validator that is not ours.
+    Examples,
     /// Not run every time, for this reason.
     Apart(&'static str),
 }
@@ -57,6 +59,7 @@ const STEPS: &[Step] = &[
     Step { name: "overlay", check: Check::Script("image/check-overlay") },
     Step { name: "build", check: Check::Cargo(&["build", "-q", "--workspace"]) },
     Step { name: "schema", check: Check::Schema },
+    Step { name: "examples", check: Check::Examples },
     Step { name: "unit", check: Check::Cargo(&["test", "-q", "--workspace", "--lib", "--bins"]) },
     Step {
         name: "sim",
@@ -103,6 +106,9 @@ const PARTS: &[Step] = &[
     },
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "lease", check: Check::Lease },
+    Step { name: "static", check: Check::Script("image/build-static") },
+    Step { name: "image", check: Check::Script("image/check-image") },
+    Step { name: "qemu", check: Check::Cargo(&["run", "-q", "-p", "qemu"]) },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
 ];
 
@@ -231,6 +237,13 @@ fn check(step: &Step, log: &Path, signals: &Signals, limit: Duration) -> Result<
             Err(error) => return Ok(Verdict::Skipped(format!("{error:#}").replace('\n', " "))),
         },
         Check::Schema => cargo(&["run", "-q", "--", "schema"]),
+        Check::Examples => match tools::schema_checker() {
+            Ok(mut command) => {
+                command.args(["--schemafile", SCHEMA]).args(examples()?).current_dir(product::tree());
+                command
+            }
+            Err(error) => return Ok(Verdict::Skipped(format!("{error:#}").replace('\n', " "))),
+        },
         Check::Apart(why) => return Ok(Verdict::Skipped(why.to_owned())),
     };
     let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
@@ -256,6 +269,17 @@ fn has_tests(name: &str) -> Result<bool> {
     let packages = metadata["packages"].as_array().context("cargo metadata")?;
     let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
     Ok(targets.filter(|target| target["kind"][0] == "test").any(|target| target["name"] == name))
+}
+
+/// The example configurations, by name.
+fn examples() -> Result<Vec<PathBuf>> {
+    let dir = product::tree().join("cloud-config-schema");
+    let entries = fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
+    files.sort();
+    ensure!(!files.is_empty(), "{} has no examples", dir.display());
+    Ok(files)
 }
 
 fn compare_schema(log: &Path) -> Result<Verdict> {
