@@ -86,14 +86,8 @@ const STORIES: &[Story] = &[
     Story::new("a-node-that-is-gone-is-removed-and-comes-back", membership::removal),
     Story::new("a-reset-machine-joins-again", membership::reset),
     Story::new("an-old-disk-image-is-recognised", membership::old_image),
-    Story::new("a-partition-at-first-boot-heals-to-one-cluster", clusters::partition)
-        .with(&["minimum_nodes: 3"])
-        .nodes(5)
-        .off(),
-    Story::new("two-clusters-are-shown-everywhere-and-joined-by-a-word", clusters::conflict)
-        .with(&["minimum_nodes: 2"])
-        .nodes(4)
-        .off(),
+    Story::new("a-partition-at-first-boot-heals-to-one-cluster", clusters::partition).nodes(5).off(),
+    Story::new("two-clusters-are-shown-everywhere-and-joined-by-a-word", clusters::conflict).nodes(4).off(),
     Story::new("garbage-from-a-stranger-is-counted", faults::garbage),
     Story::new("a-broken-config-still-joins", faults::broken_config).off(),
     Story::new("a-full-disk-is-survived", faults::full_disk),
