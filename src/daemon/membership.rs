@@ -14,6 +14,7 @@ use super::{
 use crate::{
     host::{self, Root},
     identity::NodeId,
+    kube::Connection,
     node::{self, Observed, snapshot::Severity},
     token::Gate,
 };
@@ -100,13 +101,15 @@ impl Agent {
             ),
         }];
         let Some(name) = name else { return answer(Ok(said)) };
-        let root = self.parts.root.clone();
-        tokio::task::spawn_blocking(move || {
-            match host::delete_node(&root, &name) {
-                Ok(None) => said.push(format!("Kubernetes forgot {name}")),
-                Ok(Some(left)) => said.push(left),
-                Err(error) => said.push(format!("Kubernetes still lists {name}: {error}")),
-            }
+        let kubeconfig = host::kubeconfig(&self.parts.root);
+        tokio::spawn(async move {
+            said.push(match forget_machine(kubeconfig, &name).await {
+                Ok(()) => format!("Kubernetes forgot {name}"),
+                Err(why) => format!(
+                    "Kubernetes may still list {name}: {why}. By hand, on a server: kubectl delete node {name}; \
+                     kubectl -n kube-system delete secret {name}.node-password.k3s"
+                ),
+            });
             answer(Ok(said));
         });
     }
@@ -206,6 +209,17 @@ impl Agent {
             }
         }
     }
+}
+
+/// Takes a machine out of Kubernetes, by the kubeconfig of this server.
+async fn forget_machine(
+    kubeconfig: Result<Option<Zeroizing<String>>, host::HostError>,
+    name: &str,
+) -> Result<(), String> {
+    let kubeconfig = kubeconfig.map_err(|error| error.to_string())?;
+    let kubeconfig = kubeconfig.ok_or("k3s has written no kubeconfig on the lead")?;
+    let api = Connection::new(&kubeconfig).map_err(|error| error.to_string())?;
+    api.forget_machine(name).await.map_err(|error| error.to_string())
 }
 
 /// Forgets the cluster, after the agent has stopped.

@@ -226,7 +226,8 @@ impl Agent {
         });
     }
 
-    /// k3s' kubeconfig on this machine, for `asker` (none: somebody on this machine).
+    /// k3s' kubeconfig on this machine, for `asker` (none: somebody on this machine): with a certificate of its own where
+    /// k3s' CA is at hand, else with the administrator's.
     pub(super) fn own_kubeconfig(&self, asker: Option<NodeId>) -> Result<String, Refusal> {
         if let (Some(asker), Some(admins)) = (asker, &self.parts.config.admin_peers)
             && !admins.contains(&asker)
@@ -235,12 +236,27 @@ impl Agent {
             return Err(Refusal::new(RefusalKind::NotAllowed, reason));
         }
         match host::kubeconfig(&self.parts.root) {
-            Ok(Some(text)) => Ok(text.to_string()),
+            Ok(Some(text)) => Ok(self.with_own_certificate(&text, asker).unwrap_or_else(|| text.to_string())),
             Ok(None) => Err(Refusal::not_yet(
                 "k3s has written no kubeconfig yet: it is still starting, or not installed",
             )),
             Err(error) => Err(Refusal::new(RefusalKind::Failed, error.to_string())),
         }
+    }
+
+    fn with_own_certificate(&self, text: &str, asker: Option<NodeId>) -> Option<String> {
+        let user = format!("c3os:{}", asker.unwrap_or(self.parts.node.id()));
+        let own = match host::client_certificate(&self.parts.root, &user) {
+            Ok(own) => own?,
+            Err(error) => {
+                tracing::warn!(%error, "The kubeconfig is given with the administrator's own certificate");
+                return None;
+            }
+        };
+        tracing::info!(user, "A client certificate for 30 days was made");
+        kubeconfig::with_certificate(text, &own.certificate, &own.key)
+            .inspect_err(|error| tracing::warn!(%error, "k3s' kubeconfig"))
+            .ok()
     }
 
     fn ledger_lines(&self) -> Vec<LedgerLine> {

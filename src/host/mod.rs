@@ -15,11 +15,11 @@
 mod apply;
 mod atomic;
 mod boot;
+mod client_certificate;
 mod discover;
 pub mod disk;
 mod fingerprint;
 mod identity;
-mod kubernetes;
 mod leave;
 mod ledger;
 mod machine;
@@ -42,9 +42,9 @@ use crate::election::ClusterId;
 
 pub use apply::{Outcome, UnitAction, apply};
 pub use boot::{AGENT, MachineId, agent_is_enabled, keep_machine_id, set_agent_enabled};
+pub use client_certificate::{ClientCertificate, client_certificate};
 pub use discover::{Loaded, load_config};
 pub use identity::{IdentityFound, Origin, has_identity, load_identity};
-pub use kubernetes::delete_node;
 pub use leave::{leave, stop};
 pub use ledger::LedgerFile;
 pub use machine::{Mode, inspect, local_networks, mode, other_provider};

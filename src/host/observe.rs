@@ -6,7 +6,7 @@ use super::{HostError, Root, Services, UnitState, machine, process};
 use crate::{election::Role, k3s::CaHash};
 
 /// Where k3s writes the administrator's kubeconfig on a server.
-pub(super) const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
+const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 /// Where k3s writes its own server token, in the form that carries the CA's hash.
 const SERVER_TOKEN: &str = "/var/lib/rancher/k3s/server/node-token";
 

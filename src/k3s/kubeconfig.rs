@@ -1,5 +1,6 @@
 //! The kubeconfig that k3s writes on a server, made fit for somebody else's laptop.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 
 /// What is wrong with a kubeconfig.
@@ -56,6 +57,20 @@ pub fn rewrite(text: &str, host: &str, name: &str) -> Result<String, KubeconfigE
     context.insert("cluster".to_owned(), Value::from(name));
     context.insert("user".to_owned(), Value::from(name));
     config.insert("current-context".to_owned(), Value::from(name));
+    write(config)
+}
+
+/// Puts another client certificate and key, both as PEM, in the place of the first user's.
+///
+/// # Errors
+/// [`KubeconfigError`] if it is not a kubeconfig with a user.
+pub fn with_certificate(text: &str, certificate: &str, key: &str) -> Result<String, KubeconfigError> {
+    let mut config = parse(text, "new")?;
+    let user = serde_json::json!({
+        "client-certificate-data": BASE64_STANDARD.encode(certificate),
+        "client-key-data": BASE64_STANDARD.encode(key),
+    });
+    first(&mut config, "users", "new")?.insert("user".to_owned(), user);
     write(config)
 }
 
@@ -158,6 +173,17 @@ users:
         assert_eq!(config["users"][0]["user"]["client-key-data"], "S0VZ");
         assert_eq!(config["current-context"], "c3os");
         assert!(!text.contains("127.0.0.1") && !text.contains("default"));
+    }
+
+    #[test]
+    fn a_certificate_of_its_own_takes_the_place_of_the_administrators() {
+        let config = value(&with_certificate(K3S, "CERTIFICATE", "KEY").unwrap());
+        let user = serde_json::json!({
+            "client-certificate-data": "Q0VSVElGSUNBVEU=",
+            "client-key-data": "S0VZ",
+        });
+        assert_eq!(config["users"][0], serde_json::json!({ "name": "default", "user": user }));
+        assert_eq!(config["clusters"], value(K3S)["clusters"]);
     }
 
     #[test]

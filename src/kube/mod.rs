@@ -40,6 +40,16 @@ impl Connection {
         self.delete(&format!("/api/v1/nodes/{name}")).await
     }
 
+    /// Has Kubernetes forget a machine that is gone: its node, and the secret with its password, so that a machine of
+    /// the same name may join again.
+    ///
+    /// # Errors
+    /// [`KubeError`].
+    pub async fn forget_machine(&self, name: &str) -> Result<(), KubeError> {
+        self.remove_node(name).await?;
+        self.delete(&format!("/api/v1/namespaces/kube-system/secrets/{name}.node-password.k3s")).await
+    }
+
     /// Whether the cluster runs nothing but what k3s brings along: no pod outside of `kube-system`.
     ///
     /// # Errors
