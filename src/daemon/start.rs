@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     agent::Agent,
-    data_plane::{DataPlane, DataPlaneEvent, DataPlaneSettings},
+    data_plane::{DEFAULT_MTU, DataPlane, DataPlaneEvent, DataPlaneSettings, Features},
     lease, roles,
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         snapshot::{Problem, Severity},
     },
     token::{Keyring, NetworkToken},
+    tunnel::REKEY_AFTER,
 };
 
 /// Where others can no longer be found by waiting: multicast DNS has asked several times by then.
@@ -219,6 +220,9 @@ fn data_plane(
         interface: config.vpn.interface.clone(),
         port: config.vpn.port,
         addresses: underlay_addresses(config),
+        mtu: config.vpn.mtu.unwrap_or(DEFAULT_MTU),
+        rekey_after: REKEY_AFTER,
+        features: Features::from_environment(),
     };
     match DataPlane::start(settings) {
         Ok((plane, events)) => Ok((Some(Arc::new(plane)), events)),

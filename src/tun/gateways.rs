@@ -2,10 +2,11 @@
 //! next hop, so what flannel's host-gw (or an operator) says by `ip route add 10.42.1.0/24 via 10.1.0.7` has to be read
 //! from the kernel's route table.
 
-use std::{io, net::IpAddr, path::PathBuf};
+use std::{io, net::IpAddr};
 
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
+use nix::net::if_::if_nametoindex;
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
     packet_route::route::{RouteAddress, RouteAttribute, RouteMessage},
@@ -20,11 +21,10 @@ pub async fn watch_gateways(name: &str, mut tell: impl FnMut(Vec<(IpNet, IpAddr)
     let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let (connection, handle, mut news) = new_multicast_connection(&groups)?;
     let served = tokio::spawn(connection);
-    let index = PathBuf::from("/sys/class/net").join(name).join("ifindex");
     let mut told = None;
     let watched = loop {
         // The interface may be made anew by somebody; its number is asked for each time.
-        let number = tokio::fs::read_to_string(&index).await.ok().and_then(|text| text.trim().parse().ok());
+        let number = if_nametoindex(name).ok();
         match gateways(&handle, number).await {
             Ok(found) if told.as_ref() != Some(&found) => {
                 told = Some(found.clone());

@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 
 pub use gateways::watch_gateways;
 pub use interface::{Overlay, configure, delete};
-pub use queue::{Opened, Queue, open};
+pub use queue::{Features, Opened, Queue, open};
 pub use wake::interrupt_until_finished;
 
 use crate::tunnel::{Offloads, VNET_HEADER};

@@ -31,6 +31,24 @@ pub struct Queue {
     offloads: Offloads,
 }
 
+/// What may be used where the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// The virtio-net header, without which there are no offloads.
+    pub vnet: bool,
+    /// Several queues.
+    pub multi_queue: bool,
+    /// Super-packets.
+    pub offloads: Offloads,
+}
+
+impl Default for Features {
+    /// All of them.
+    fn default() -> Self {
+        Self { vnet: true, multi_queue: true, offloads: Offloads { tcp: true, udp: true } }
+    }
+}
+
 /// The flags tried, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flags {
@@ -47,11 +65,11 @@ const STEPS: [Flags; 4] = [
 
 /// Opens `queues` queues of the interface `name`, which is made if it is not there, and makes it persistent.
 ///
-/// The kernel hands over and takes super-packets where it can.
+/// The kernel hands over and takes super-packets where it can and `features` has them.
 ///
 /// # Errors
 /// [`TunError`], with the fix.
-pub fn open(name: &str, queues: usize) -> Result<Opened, TunError> {
+pub fn open(name: &str, queues: usize, features: &Features) -> Result<Opened, TunError> {
     if name.is_empty()
         || name.len() > 15
         || name.contains(['/', ' ', '\0', '\n'])
@@ -61,9 +79,10 @@ pub fn open(name: &str, queues: usize) -> Result<Opened, TunError> {
         return Err(TunError::BadName(name.to_owned()));
     }
     let mut last = None;
-    for flags in STEPS {
+    let may = |flags: &Flags| (!flags.vnet || features.vnet) && (!flags.multi_queue || features.multi_queue);
+    for flags in STEPS.into_iter().filter(may) {
         match attach(name, flags) {
-            Ok(first) => return finish(name, queues, flags, first),
+            Ok(first) => return finish(name, queues, flags, features.offloads, first),
             Err(TunError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
                 last = Some(source);
             }
@@ -78,7 +97,13 @@ pub fn open(name: &str, queues: usize) -> Result<Opened, TunError> {
     Err(TunError::Refused { name: name.to_owned(), action: "take hold", source })
 }
 
-fn finish(name: &str, queues: usize, flags: Flags, first: File) -> Result<Opened, TunError> {
+fn finish(
+    name: &str,
+    queues: usize,
+    flags: Flags,
+    wanted: Offloads,
+    first: File,
+) -> Result<Opened, TunError> {
     if flags != STEPS[0] {
         tracing::info!(interface = name, ?flags, "the kernel's TUN device lacks a feature, going on without");
     }
@@ -91,28 +116,33 @@ fn finish(name: &str, queues: usize, flags: Flags, first: File) -> Result<Opened
     while flags.multi_queue && files.len() < queues {
         files.push(attach(name, flags)?);
     }
-    let offloads = if flags.vnet { set_offloads(name, &files) } else { Offloads::NONE };
+    let offloads = if flags.vnet { set_offloads(name, &files, wanted) } else { Offloads::NONE };
     let queues = files.into_iter().map(|file| Queue { file, vnet: flags.vnet, offloads }).collect();
     Ok(Opened { queues, offloads })
 }
 
-/// Switches on what the kernel can.
-fn set_offloads(name: &str, files: &[File]) -> Offloads {
+/// Switches on what the kernel can of what is wanted. An interface that was there keeps nothing of its last user's.
+fn set_offloads(name: &str, files: &[File], wanted: Offloads) -> Offloads {
     let set = |bits| files.iter().all(|file| number_ioctl(file, libc::TUNSETOFFLOAD, bits).is_ok());
-    if set(TCP | UDP) {
-        return Offloads { tcp: true, udp: true };
+    if wanted.tcp && wanted.udp {
+        if set(TCP | UDP) {
+            return Offloads { tcp: true, udp: true };
+        }
+        tracing::info!(
+            interface = name,
+            "the kernel's TUN device has no UDP offload (from 6.2 on), going on without"
+        );
     }
-    tracing::info!(
-        interface = name,
-        "the kernel's TUN device has no UDP offload (from 6.2 on), going on without"
-    );
-    if set(TCP) {
-        return Offloads { tcp: true, udp: false };
+    if wanted.tcp {
+        if set(TCP) {
+            return Offloads { tcp: true, udp: false };
+        }
+        tracing::info!(
+            interface = name,
+            "the kernel's TUN device has no offloads at all, going on packet by packet"
+        );
     }
-    tracing::info!(
-        interface = name,
-        "the kernel's TUN device has no offloads at all, going on packet by packet"
-    );
+    set(0);
     Offloads::NONE
 }
 

@@ -36,6 +36,10 @@ pub struct TunnelSettings {
     pub ports: Vec<u16>,
     /// Addresses of ours that others may try.
     pub addresses: Vec<IpAddr>,
+    /// The interface's MTU: the longest inner packet.
+    pub mtu: u16,
+    /// A session this old gets a successor when something is sent; usually [`REKEY_AFTER`].
+    pub rekey_after: Duration,
 }
 
 /// A peer as the control plane knows it.
@@ -104,6 +108,9 @@ pub struct PeerState {
     pub traffic: TrafficTotals,
 }
 
+/// How old a session gets before it is replaced, as with WireGuard.
+pub const REKEY_AFTER: Duration = Duration::from_secs(120);
+
 /// What an answer to a handshake begins with.
 const ACCEPTED: u8 = 0;
 /// Both began at once and the answerer's handshake stands.
@@ -131,13 +138,14 @@ pub struct Tunnel {
 impl Tunnel {
     /// A tunnel without peers. `seed` is 32 fresh secret bytes: ephemeral keys come from it.
     pub fn new(settings: TunnelSettings, seed: [u8; 32], counters: Arc<Counters>) -> Self {
+        let (mtu, rekey_after) = (settings.mtu, settings.rekey_after);
         Self {
             settings,
             rng: StdRng::from_seed(seed),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             gateways: Vec::new(),
-            out: Output { counters, ..Output::default() },
+            out: Output { counters, mtu, rekey_after, ..Output::default() },
             tickets: 0,
             other_psks: Vec::new(),
         }
@@ -222,6 +230,13 @@ impl Tunnel {
         state.handle_attention(now);
         if state.needs_rekey(now) && state.may_attempt(now) {
             self.begin(peer, false, now);
+        }
+    }
+
+    /// A datagram to `peer` was too long for our socket.
+    pub fn handle_too_big(&mut self, peer: NodeId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.handle_too_big(now, &mut self.out);
         }
     }
 
@@ -502,6 +517,7 @@ fn table_peer(peer: &Peer) -> TablePeer {
         sending: peer.sending().map(|(session, path)| Sending {
             session: Arc::clone(session),
             endpoints: path.endpoints(ports),
+            mtu: peer.path_mtu(),
         }),
         ports: ports.to_vec(),
         paths: peer.paths.known(),

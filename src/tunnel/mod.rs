@@ -32,11 +32,12 @@ mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod too_big;
 mod vnet;
 mod window;
 mod wire;
 
-pub use control::{PeerRoute, PeerState, Tunnel, TunnelEvent, TunnelSettings};
+pub use control::{PeerRoute, PeerState, REKEY_AFTER, Tunnel, TunnelEvent, TunnelSettings};
 pub use counters::{Counters, DropReason};
 pub use cut::Cut;
 pub use handshake::{HandshakeError, Initiator, Offer, Parameters, respond};
@@ -49,6 +50,7 @@ pub use peer::PingError;
 pub use route::{RouteTable, Slot};
 pub use session::{Opened, Session};
 pub use table::{Sending, Table, TablePeer, Traffic, TrafficTotals};
+pub use too_big::{clamp_mss, too_big};
 pub use vnet::{Gso, VNET_HEADER, VnetHeader};
 pub use window::{Arrival, WINDOW, Window};
 pub use wire::{CONTROL_QUEUE, HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG};

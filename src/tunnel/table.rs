@@ -72,6 +72,8 @@ pub struct Sending {
     pub session: Arc<Session>,
     /// Where each of our queues sends to.
     pub endpoints: [SocketAddr; MAX_QUEUES],
+    /// Bytes of the longest inner packet that the way carries.
+    pub mtu: u16,
 }
 
 /// One peer as the fast threads see it.
@@ -97,6 +99,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Everybody that packets may go to.
+    pub fn peers(&self) -> &[TablePeer] {
+        &self.peers
+    }
+
     /// The peer that `packet`, read from the interface, is for.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ struct World {
     streams: VecDeque<(NodeId, NodeId, u64, Vec<u8>)>,
     /// Datagrams to these addresses vanish.
     dead: Vec<SocketAddr>,
+    /// Longer datagrams vanish as well.
+    longest: usize,
     datagrams: usize,
     handshakes_by_stream: usize,
 }
@@ -48,6 +50,8 @@ fn node(seed: u8, life: u8) -> Node {
         aes: true,
         ports: vec![51900],
         addresses: vec![IpAddr::from([192, 168, 0, seed])],
+        mtu: 1420,
+        rekey_after: REKEY_AFTER,
     };
     Node {
         id,
@@ -81,6 +85,7 @@ impl World {
             wire: VecDeque::new(),
             streams: VecDeque::new(),
             dead: Vec::new(),
+            longest: usize::MAX,
             datagrams: 0,
             handshakes_by_stream: 0,
         };
@@ -192,7 +197,9 @@ impl World {
             if let Some((from, to, ticket, message)) = self.streams.pop_front() {
                 self.stream(from, to, ticket, &message);
             } else if let Some((from, to, datagram)) = self.wire.pop_front() {
-                if !self.dead.contains(&to) && !self.dead.contains(&from) {
+                let lost =
+                    self.dead.contains(&to) || self.dead.contains(&from) || datagram.len() > self.longest;
+                if !lost {
                     self.now += MS / 10;
                     self.receive(from, to, datagram);
                 }
@@ -557,4 +564,30 @@ fn a_network_that_the_host_routes_via_a_peer_is_the_peers_and_only_as_long() {
     world.nodes[0].tunnel.handle_gateways(Vec::new());
     world.run(1000 * MS);
     assert!(world.nodes[0].table.destination(&to_a_pod).is_err());
+}
+
+#[test]
+fn a_path_that_carries_less_is_found_out_and_one_that_carries_all_is_not_searched() {
+    let mtu = |world: &World| world.nodes[0].table.peers()[0].sending.as_ref().map(|sending| sending.mtu);
+    let mut world = World::new(2);
+    world.longest = 1350 + OVERHEAD;
+    world.send(0, 1, b"x");
+    world.run(MS);
+    assert_eq!(mtu(&world), Some(1420), "until it is known");
+    world.run(3000 * MS);
+    assert_eq!(mtu(&world), Some(1340));
+    // A shorter way still, as the socket may say.
+    world.longest = 1200 + OVERHEAD;
+    let peer = world.nodes[1].id;
+    let now = world.now;
+    world.nodes[0].tunnel.handle_too_big(peer, now);
+    world.run(3000 * MS);
+    assert_eq!(mtu(&world), Some(1200));
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    assert_eq!(mtu(&world), Some(1420));
+    let datagrams = world.datagrams;
+    world.run(60_000 * MS);
+    assert_eq!(world.datagrams, datagrams);
 }

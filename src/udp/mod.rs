@@ -3,7 +3,7 @@
 
 mod socket;
 
-pub use socket::{Received, Socket, UdpError};
+pub use socket::{Features, Received, Socket, UdpError};
 
 /// The longest train the kernel takes at once, in bytes: an IP packet's length less the headers.
 pub const MAX_TRAIN: usize = 65_000;

@@ -14,6 +14,22 @@ const BUFFER: usize = 4 << 20;
 /// Room for the control messages of one receive, aligned as the kernel's `cmsghdr`.
 const CONTROL_WORDS: usize = 16;
 
+/// What may be used where the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Trains sent by one call.
+    pub gso: bool,
+    /// Trains received by one call.
+    pub gro: bool,
+}
+
+impl Default for Features {
+    /// All of them.
+    fn default() -> Self {
+        Self { gso: true, gro: true }
+    }
+}
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum UdpError {
@@ -57,7 +73,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`UdpError`], with the fix.
-    pub fn bind(port: u16) -> Result<Self, UdpError> {
+    pub fn bind(port: u16, features: Features) -> Result<Self, UdpError> {
         let refused = |source: io::Error| {
             if source.kind() == io::ErrorKind::AddrInUse {
                 UdpError::PortTaken(port)
@@ -77,10 +93,12 @@ impl Socket {
             }
         };
         let bound = socket.local_addr().map_err(refused)?.as_socket().map_or(port, |address| address.port());
-        let socket = Self { socket, dual, port: bound, gso: AtomicBool::new(true) };
+        let socket = Self { socket, dual, port: bound, gso: AtomicBool::new(features.gso) };
         socket.set_buffers();
         socket.never_fragment();
-        if let Err(error) = socket.set_option(libc::SOL_UDP, libc::UDP_GRO, 1) {
+        if features.gro
+            && let Err(error) = socket.set_option(libc::SOL_UDP, libc::UDP_GRO, 1)
+        {
             tracing::info!(%error, "no UDP GRO on this kernel, receiving datagram by datagram");
         }
         Ok(socket)
@@ -306,14 +324,15 @@ mod tests {
 
     #[test]
     fn a_train_arrives_as_the_datagrams_it_was_made_of_over_both_families() {
-        let (a, b) = (Socket::bind(0).unwrap(), Socket::bind(0).unwrap());
+        let bind = |gro| Socket::bind(0, Features { gso: true, gro }).unwrap();
         let train: Vec<u8> = (0..1000u32).map(|i| (i / 300) as u8).collect();
         for ip in ["127.0.0.1", "::1"] {
             let ip: IpAddr = ip.parse().unwrap();
-            if ip.is_ipv6() && !b.dual {
-                continue;
-            }
-            for gso in [true, false] {
+            for (gso, gro) in [(true, true), (false, true), (true, false), (false, false)] {
+                let (a, b) = (bind(true), bind(gro));
+                if ip.is_ipv6() && !b.dual {
+                    continue;
+                }
                 a.gso.store(gso, Ordering::Relaxed);
                 a.send(&train, 300, SocketAddr::new(ip, b.port())).expect("loopback takes it");
                 let got = receive_all(&b, 4);
@@ -326,9 +345,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named() {
-        let socket = Socket::bind(0).unwrap();
+        let socket = Socket::bind(0, Features::default()).unwrap();
         assert!(
-            matches!(Socket::bind(socket.port()), Err(UdpError::PortTaken(port)) if port == socket.port())
+            matches!(Socket::bind(socket.port(), Features::default()), Err(UdpError::PortTaken(port)) if port == socket.port())
         );
     }
 }

@@ -13,7 +13,7 @@ mod peers;
 mod report;
 mod tunnels;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::CloneFlags;
@@ -143,9 +143,5 @@ fn product_binary(given: Option<&str>) -> Result<PathBuf> {
     if given.is_some() {
         return product::binary(given);
     }
-    eprintln!("bench: building the product (release)");
-    tools::quiet(product::cargo().args(["build", "--release", "--bin", "c3os"]), "building the product")?;
-    let target = product::ours()?;
-    let target = target.parent().and_then(Path::parent).context("our program lies in target/PROFILE/")?;
-    product::binary(target.join("release/c3os").to_str())
+    product::released()
 }

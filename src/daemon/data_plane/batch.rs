@@ -23,6 +23,11 @@ impl Batch {
         self.count == 0
     }
 
+    /// Where it goes; none while it is empty.
+    pub(super) fn to(&self) -> Option<SocketAddr> {
+        self.to
+    }
+
     /// Whether a datagram of `length` bytes to `to` can go with what is here: as long as the others, or shorter as the
     /// last one.
     pub(super) fn takes(&self, to: SocketAddr, length: usize) -> bool {

@@ -29,6 +29,8 @@ pub(super) enum Input {
     },
     /// A session that asked for attention sends.
     Attention(NodeId),
+    /// A datagram to this peer was too long for the socket.
+    TooBig(NodeId),
     /// The first datagram of a session came.
     Confirmed {
         session: Arc<Session>,
@@ -120,6 +122,7 @@ impl Control<'_> {
         match input {
             Input::Packet { peer, plaintext } => self.tunnel.handle_packet(peer, plaintext, now),
             Input::Attention(peer) => self.tunnel.handle_attention(peer, now),
+            Input::TooBig(peer) => self.tunnel.handle_too_big(peer, now),
             Input::Confirmed { session, from } => self.tunnel.handle_confirmed(session.local(), from, now),
             Input::Moved { session, from } => self.tunnel.handle_moved(&session, from, now),
             Input::Control { session, from, plaintext } => {
@@ -159,7 +162,10 @@ impl Control<'_> {
             self.shared.table.store(Arc::new(table));
         }
         while let Some((to, datagram)) = self.tunnel.poll_transmit() {
-            if let Err(error) = self.socket.send(&datagram, datagram.len(), to) {
+            // A probe of the path's MTU may be too long for our own link: it is simply not answered.
+            if let Err(error) = self.socket.send(&datagram, datagram.len(), to)
+                && error.raw_os_error() != Some(libc::EMSGSIZE)
+            {
                 tracing::debug!(%to, %error, "control datagram not sent");
                 self.shared.counters.add(DropReason::SocketRefused);
             }

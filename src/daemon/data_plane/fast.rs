@@ -2,7 +2,7 @@
 //! allocate nothing while there is a session.
 
 use std::{
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     thread,
@@ -13,14 +13,16 @@ use crate::{
     identity::NodeId,
     tun::{Device, MAX_FRAME},
     tunnel::{
-        Content, Cut, DropReason, Frame, HEADER, Header, Joiner, META, OVERHEAD, Opener, Session, Table,
-        TablePeer, VnetHeader,
+        Content, Cut, DropReason, Frame, HEADER, Header, Joiner, META, OVERHEAD, Opener, Sending, Session,
+        Table, TablePeer, VNET_HEADER, VnetHeader, clamp_mss, too_big,
     },
     udp::Socket,
 };
 
 /// A super-packet of so many packets is sent at once: more frames would not make the system call any cheaper.
 const LONG: usize = 20;
+/// Only a packet shorter than this can be a SYN: two headers with all options.
+const SYN_LENGTH: usize = VNET_HEADER + 121;
 /// The kernel answers so many errors in a row only when the device or socket is gone.
 const ERRORS_IN_A_ROW: u32 = 100;
 
@@ -65,7 +67,7 @@ impl<D: Device> Worker<D> {
                 Ok(Some(length)) => {
                     errors = 0;
                     linger.found(length);
-                    if self.take(&frame[..length], &mut batch) >= LONG {
+                    if self.take(&mut frame[..length], &mut batch) >= LONG {
                         self.flush(&mut batch);
                     }
                 }
@@ -82,10 +84,21 @@ impl<D: Device> Worker<D> {
     }
 
     /// Seals the packets of a frame into the batch, sending it as often as it is full; gives how many they were.
-    fn take(&self, frame: &[u8], batch: &mut Batch) -> usize {
+    fn take(&self, frame: &mut [u8], batch: &mut Batch) -> usize {
         let table = self.shared.table.load();
-        let (peer, cut) = match route(&table, frame) {
-            Ok(found) => found,
+        let peer = match destination(&table, frame) {
+            Ok(peer) => peer,
+            Err(reason) => {
+                self.count(reason);
+                return 0;
+            }
+        };
+        if let Some(sending) = peer.sending.as_ref().filter(|_| frame.len() < SYN_LENGTH) {
+            let (header, packet) = frame.split_at_mut(VNET_HEADER);
+            clamp_mss(packet, sending.mtu, header[0] != 0);
+        }
+        let cut = match cut(frame) {
+            Ok(cut) => cut,
             Err(reason) => {
                 self.count(reason);
                 return 0;
@@ -95,6 +108,10 @@ impl<D: Device> Worker<D> {
             self.hand_over(peer.id, &cut);
             return 0;
         };
+        if cut.length(0) > usize::from(sending.mtu) {
+            self.refuse(&frame[VNET_HEADER..], sending.mtu);
+            return 0;
+        }
         let to = sending.endpoints[usize::from(self.queue)];
         let mut bytes = 0;
         for index in 0..cut.len() {
@@ -129,13 +146,38 @@ impl<D: Device> Worker<D> {
         }
     }
 
+    /// Tells the sender of a packet what the path takes.
+    fn refuse(&self, packet: &[u8], mtu: u16) {
+        self.count(DropReason::TooBig);
+        if let Some(answer) = too_big(packet, mtu) {
+            let header = VnetHeader::PLAIN.encode();
+            let frame = [IoSlice::new(&header), IoSlice::new(&answer)];
+            if self.device.write(&frame).is_err() {
+                self.count(DropReason::DeviceRefused);
+            }
+        }
+    }
+
     fn flush(&self, batch: &mut Batch) {
+        let to = batch.to();
         if let Err((error, lost)) = batch.flush(&self.socket) {
             let reason = match error.raw_os_error() {
-                Some(libc::EMSGSIZE) => DropReason::TooBig,
+                Some(libc::EMSGSIZE) => {
+                    self.tell_too_big(to);
+                    DropReason::TooBig
+                }
                 Some(_) | None => DropReason::SocketRefused,
             };
             self.shared.counters.add_many(reason, lost);
+        }
+    }
+
+    /// The control thread finds out what the way to this address takes.
+    fn tell_too_big(&self, to: Option<SocketAddr>) {
+        let table = self.shared.table.load();
+        let sends_there = |sending: &Sending| Some(sending.endpoints[usize::from(self.queue)]) == to;
+        for peer in table.peers().iter().filter(|peer| peer.sending.as_ref().is_some_and(sends_there)) {
+            self.tell(Input::TooBig(peer.id), DropReason::ControlFull);
         }
     }
 
@@ -182,6 +224,10 @@ impl<D: Device> Worker<D> {
                     let Header { session, queue, counter, .. } = inbound.header;
                     let lane = u64::from(session.get()) << 4 | u64::from(queue);
                     inbound.peer.traffic.add_received(1, packet.len() as u64);
+                    if let Some(sending) = inbound.peer.sending.as_ref().filter(|_| packet.len() < SYN_LENGTH)
+                    {
+                        clamp_mss(packet, sending.mtu, meta.partial_checksum);
+                    }
                     if let Err(reason) = joiner.push(meta, packet, lane, counter, &mut write) {
                         self.count(reason);
                     }
@@ -247,8 +293,13 @@ impl<D: Device> Worker<D> {
     }
 }
 
-/// The peer a frame is for, and its packets.
-fn route<'t, 'f>(table: &'t Table, frame: &'f [u8]) -> Result<(&'t TablePeer, Cut<'f>), DropReason> {
+/// The peer a frame is for.
+fn destination<'t>(table: &'t Table, frame: &[u8]) -> Result<&'t TablePeer, DropReason> {
+    table.destination(frame.get(VNET_HEADER..).ok_or(DropReason::BadFrame)?)
+}
+
+/// The packets of a frame.
+fn cut(frame: &[u8]) -> Result<Cut<'_>, DropReason> {
     let (header, packet) = frame.split_first_chunk().ok_or(DropReason::BadFrame)?;
-    Ok((table.destination(packet)?, Cut::new(&VnetHeader::decode(header), packet)?))
+    Cut::new(&VnetHeader::decode(header), packet)
 }

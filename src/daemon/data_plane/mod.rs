@@ -19,7 +19,12 @@
 mod batch;
 mod control;
 mod fast;
+mod features;
 mod linger;
+#[cfg(test)]
+mod namespaces;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod tests;
 
@@ -41,11 +46,12 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use self::control::Input;
+pub use self::features::Features;
 use crate::{
     identity::NodeId,
     tun::{self, Device, Overlay, TunError},
     tunnel::{Counters, MAX_QUEUES, PeerRoute, PeerState, PingError, Table, Tunnel, TunnelSettings},
-    udp::{Socket, UdpError},
+    udp::{self, Socket, UdpError},
 };
 
 /// MTU of the interface where the path's is not known to be larger: 1500 less 60 bytes over IPv4, 80 over IPv6.
@@ -67,6 +73,12 @@ pub struct DataPlaneSettings {
     pub port: u16,
     /// Addresses of ours outside the overlay, told to peers in handshakes.
     pub addresses: Vec<IpAddr>,
+    /// The interface's MTU, as in [`Overlay`].
+    pub mtu: u16,
+    /// How old a session gets; usually [`REKEY_AFTER`].
+    pub rekey_after: Duration,
+    /// What to use of the kernel.
+    pub features: Features,
 }
 
 /// Why the data plane does not start.
@@ -149,8 +161,8 @@ impl DataPlane {
     ) -> Result<(Self, mpsc::Receiver<DataPlaneEvent>), DataPlaneError> {
         let queues = queues();
         // The ports first: they tell another agent on this machine before its interface is touched.
-        let sockets = bind(settings.port, queues)?;
-        let opened = tun::open(&settings.interface, queues)?;
+        let sockets = bind(settings.port, queues, settings.features.udp)?;
+        let opened = tun::open(&settings.interface, queues, &settings.features.tun)?;
         tracing::info!(
             interface = %settings.interface,
             queues = opened.queues.len(),
@@ -195,6 +207,8 @@ impl DataPlane {
                 aes: has_aes_instructions(),
                 ports: ports.clone(),
                 addresses: settings.addresses,
+                mtu: settings.mtu,
+                rekey_after: settings.rekey_after,
             },
             *seed,
             counters,
@@ -353,8 +367,8 @@ fn queues() -> usize {
     (cores * 2).clamp(1, MAX_QUEUES)
 }
 
-fn bind(port: u16, queues: usize) -> Result<Vec<Socket>, UdpError> {
-    (0..queues as u16).map(|queue| Socket::bind(port.saturating_add(queue))).collect()
+fn bind(port: u16, queues: usize, features: udp::Features) -> Result<Vec<Socket>, UdpError> {
+    (0..queues as u16).map(|queue| Socket::bind(port.saturating_add(queue), features)).collect()
 }
 
 fn has_aes_instructions() -> bool {

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     identity::Identity,
-    tunnel::{DropReason, Offloads, VNET_HEADER},
+    tunnel::{DropReason, Offloads, REKEY_AFTER, VNET_HEADER},
 };
 
 struct Pair(UnixDatagram);
@@ -53,8 +53,11 @@ impl Host {
             interface: "none".to_owned(),
             port,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            mtu: DEFAULT_MTU,
+            rekey_after: REKEY_AFTER,
+            features: Features::default(),
         };
-        let sockets = vec![Socket::bind(port).unwrap()];
+        let sockets = vec![Socket::bind(port, crate::udp::Features::default()).unwrap()];
         let (plane, events) = DataPlane::start_with(settings, vec![Pair(device)], sockets).unwrap();
         let overlay = Ipv4Addr::new(10, 1, 0, number);
         Arc::new(Self { id, overlay, wire, plane, events: Mutex::new(Some(events)) })
@@ -164,7 +167,7 @@ async fn a_stranger_who_floods_the_port_disturbs_nobody() {
     let _mesh = Mesh::of(&[&a, &b]).await;
     a.send(&b, b"x");
     assert_eq!(b.receive(), b"x");
-    let stranger = Socket::bind(0).unwrap();
+    let stranger = Socket::bind(0, crate::udp::Features::default()).unwrap();
     let target = (Ipv4Addr::LOCALHOST, b.plane.ports()[0]).into();
     for i in 0..2000usize {
         stranger.send(&vec![0x10; i % 200 + 1], 1500, target).unwrap();
@@ -213,5 +216,5 @@ async fn stopping_ends_all_threads_and_frees_the_port() {
     let a = Host::start(1, 0);
     let port = a.plane.ports()[0];
     drop(a);
-    Socket::bind(port).expect("the port is free again");
+    Socket::bind(port, crate::udp::Features::default()).expect("the port is free again");
 }

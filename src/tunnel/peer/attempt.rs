@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Answered, KEEP_NEXT, News, Output, Peer, rekey_age};
+use super::{Answered, KEEP_NEXT, News, Output, Peer};
 use crate::tunnel::{
     handshake::{HandshakeError, Initiator, Offer},
     message::Message,
@@ -50,9 +50,7 @@ impl Peer {
 
     /// Whether the current session is due for a successor.
     pub(in crate::tunnel) fn needs_rekey(&self, now: Instant) -> bool {
-        self.current.as_ref().is_some_and(|e| {
-            now >= e.since + rekey_age(&e.session) || e.session.sent() >= REKEY_AFTER_DATAGRAMS
-        })
+        self.current.as_ref().is_some_and(|e| now >= e.due || e.session.sent() >= REKEY_AFTER_DATAGRAMS)
     }
 
     /// Begins to carry `initiator`'s message: in the tunnel if there is one, else by stream.

@@ -13,6 +13,7 @@
 //! sending thread at the next packet, and no timer runs until then but for those that forget keys.
 
 mod attempt;
+mod mtu;
 mod reach;
 
 use std::{
@@ -27,6 +28,7 @@ use ipnet::IpNet;
 pub use self::reach::PingError;
 use self::{
     attempt::{Attempt, BACKOFF, Carrier},
+    mtu::PathMtu,
     reach::{PROBE_TIMEOUT, Probe, SEARCH_ROUNDS, WATCH, Watch},
 };
 use super::{
@@ -40,10 +42,9 @@ use super::{
 };
 use crate::identity::NodeId;
 
-/// A session this old gets a successor when something is sent.
-pub(super) const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// The end that did not begin the session waits so much longer, so that usually one end alone rekeys.
-const RESPONDER_SLACK: Duration = Duration::from_secs(15);
+/// The end that did not begin the session waits longer by this part of [`Output::rekey_after`], so that usually
+/// one end alone rekeys.
+const RESPONDER_SLACK: u32 = 8;
 /// A session without a successor is forgotten after this.
 const SESSION_LIFE: Duration = Duration::from_secs(3600);
 /// A replaced session still opens what was under way.
@@ -64,6 +65,10 @@ pub(super) struct Output {
     pub(super) next_probe: u64,
     /// Overlay addresses: never the way to a peer, or the tunnel would run through itself.
     pub(super) overlay: BTreeSet<IpAddr>,
+    /// The interface's: no inner packet is longer.
+    pub(super) mtu: u16,
+    /// A session this old gets a successor when something is sent.
+    pub(super) rekey_after: Duration,
 }
 
 /// What a peer tells the outside.
@@ -86,8 +91,10 @@ struct Answered {
 struct Established {
     session: Arc<Session>,
     since: Instant,
-    /// When the session's age asks for attention; none: it has.
-    rekey: Option<Instant>,
+    /// When the session is due for a successor.
+    due: Instant,
+    /// Whether its age has asked for attention.
+    asked: bool,
 }
 
 /// One peer.
@@ -108,6 +115,7 @@ pub(super) struct Peer {
     search: Option<(Instant, u8)>,
     watch: Option<Watch>,
     probes: BTreeMap<u64, Probe>,
+    mtu: PathMtu,
     pings: Vec<(u64, Instant)>,
     waiting: VecDeque<Vec<u8>>,
     backoff: Duration,
@@ -132,6 +140,7 @@ impl Peer {
             search: None,
             watch: None,
             probes: BTreeMap::new(),
+            mtu: PathMtu::UNKNOWN,
             pings: Vec::new(),
             waiting: VecDeque::new(),
             backoff: BACKOFF.0,
@@ -149,6 +158,11 @@ impl Peer {
     /// The session to send with and the way to take, once there are both.
     pub(super) fn sending(&self) -> Option<(&Arc<Session>, Path)> {
         Some((&self.current.as_ref()?.session, self.paths.chosen()?))
+    }
+
+    /// Bytes of the longest inner packet that the way taken carries.
+    pub(super) fn path_mtu(&self) -> u16 {
+        self.mtu.size
     }
 
     pub(super) fn last_handshake(&self) -> Option<Instant> {
@@ -229,8 +243,10 @@ impl Peer {
         } else {
             None
         };
-        let current =
-            self.current.as_ref().map(|e| (e.rekey.unwrap_or(e.since + SESSION_LIFE), "session age"));
+        let current = self
+            .current
+            .as_ref()
+            .map(|e| (if e.asked { e.since + SESSION_LIFE } else { e.due }, "session age"));
         [
             attempt,
             retry.map(|at| (at, "handshake retry")),
@@ -272,18 +288,23 @@ impl Peer {
     /// `session` becomes the one that is sent with.
     fn establish(&mut self, session: Arc<Session>, now: Instant, out: &mut Output) {
         tracing::debug!(peer = %self.id.short(), initiator = session.is_initiator(), aead = ?session.aead(), "data session");
-        let rekey = Some(now + rekey_age(&session));
-        let old = self.current.replace(Established { session, since: now, rekey });
+        let slack = if session.is_initiator() { Duration::ZERO } else { out.rekey_after / RESPONDER_SLACK };
+        let due = now + out.rekey_after + slack;
+        let old = self.current.replace(Established { session, since: now, due, asked: false });
         self.previous = old.map(|old| (old.session, now + KEEP_PREVIOUS));
         self.backoff = BACKOFF.0;
         self.not_before = None;
         self.last_handshake = Some(now);
         self.probes.retain(|_, probe| probe.ping.is_some());
+        self.mtu.forget_probes();
         self.start_watch(now, WATCH, 0);
         out.table_changed = true;
         match self.paths.chosen() {
             // Also tells the responder that we have the session.
-            Some(path) => self.probe(path, false, None, now, out),
+            Some(path) => {
+                self.probe(path, false, None, now, out);
+                self.search_mtu(now, out);
+            }
             None => {
                 self.search = Some((now, SEARCH_ROUNDS));
                 self.search_path(now, out);
@@ -299,6 +320,7 @@ impl Peer {
         self.watch = None;
         self.search = None;
         self.probes.clear();
+        self.mtu.forget_probes();
         out.table_changed = true;
     }
 
@@ -319,7 +341,11 @@ impl Peer {
 
     /// Seals and sends one control message.
     pub(super) fn send(&self, session: &Session, message: &Message, to: SocketAddr, out: &mut Output) {
-        match session.seal(Kind::Control, CONTROL_QUEUE, &message.encode()) {
+        self.send_bytes(session, &message.encode(), to, out);
+    }
+
+    fn send_bytes(&self, session: &Session, message: &[u8], to: SocketAddr, out: &mut Output) {
+        match session.seal(Kind::Control, CONTROL_QUEUE, message) {
             Ok(datagram) => out.transmits.push_back((to, datagram)),
             Err(_) => out.counters.add(DropReason::Exhausted),
         }
@@ -342,8 +368,8 @@ impl Peer {
         out.table_changed |= self.next.take_if(|(_, at)| *at <= now).is_some();
         out.table_changed |= self.previous.take_if(|(_, at)| *at <= now).is_some();
         if let Some(current) = &mut self.current {
-            if current.rekey.is_some_and(|at| at <= now) {
-                current.rekey = None;
+            if !current.asked && current.due <= now {
+                current.asked = true;
                 current.session.ask_for_attention();
             }
             if current.since + SESSION_LIFE <= now {
@@ -351,8 +377,4 @@ impl Peer {
             }
         }
     }
-}
-
-fn rekey_age(session: &Session) -> Duration {
-    if session.is_initiator() { REKEY_AFTER } else { REKEY_AFTER + RESPONDER_SLACK }
 }

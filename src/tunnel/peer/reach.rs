@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{News, Output, Peer};
-use crate::tunnel::{message::Message, path::Path, session::Session};
+use crate::tunnel::{message::Message, path::Path, session::Session, wire::META};
 
 /// A probe without answer after this is lost.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub(super) struct Probe {
     /// Take the path if it answers, whatever the others are like: the peer itself moved there.
     pub(super) take: bool,
     pub(super) ping: Option<u64>,
+    /// Sent to learn whether an inner packet of so many bytes gets through.
+    pub(super) size: Option<u16>,
 }
 
 /// A look at a session in use.
@@ -85,6 +87,9 @@ impl Peer {
     pub(in crate::tunnel) fn handle_probe_ack(&mut self, number: u64, now: Instant, out: &mut Output) {
         let Some(probe) = self.probes.remove(&number) else { return };
         let round_trip = now.saturating_duration_since(probe.sent);
+        if let Some(size) = probe.size {
+            self.size_probed(probe.path, size, true, now, out);
+        }
         let had_path = self.paths.chosen().is_some();
         let mut changed = self.paths.answered(probe.path, round_trip);
         if probe.take {
@@ -107,6 +112,7 @@ impl Peer {
             if !had_path {
                 out.news.push_back(News::Connected(self.id, path));
             }
+            self.search_mtu(now, out);
         }
         self.flush(now, out);
     }
@@ -144,11 +150,24 @@ impl Peer {
         now: Instant,
         out: &mut Output,
     ) {
+        self.begin_probe(Probe { path, sent: now, take, ping, size: None }, out);
+    }
+
+    /// A probe as long as the datagram of an inner packet of `size` bytes.
+    pub(super) fn send_sized_probe(&mut self, path: Path, size: u16, now: Instant, out: &mut Output) {
+        self.begin_probe(Probe { path, sent: now, take: false, ping: None, size: Some(size) }, out);
+    }
+
+    fn begin_probe(&mut self, probe: Probe, out: &mut Output) {
         let Some(session) = self.current.as_ref().map(|e| Arc::clone(&e.session)) else { return };
         out.next_probe += 1;
-        self.probes.insert(out.next_probe, Probe { path, sent: now, take, ping });
-        let to = path.endpoint(self.paths.ports(), 0);
-        self.send(&session, &Message::Probe(out.next_probe), to, out);
+        let to = probe.path.endpoint(self.paths.ports(), 0);
+        let mut message = Message::Probe(out.next_probe).encode();
+        if let Some(size) = probe.size {
+            message.resize(META + usize::from(size), 0);
+        }
+        self.probes.insert(out.next_probe, probe);
+        self.send_bytes(&session, &message, to, out);
     }
 
     pub(super) fn expire_probes(&mut self, now: Instant, out: &mut Output) {
@@ -159,8 +178,10 @@ impl Peer {
             .map(|(number, _)| *number)
             .collect();
         for number in lost {
-            if let Some(probe) = self.probes.remove(&number) {
-                self.paths.lost(probe.path);
+            match self.probes.remove(&number) {
+                Some(Probe { path, size: Some(size), .. }) => self.size_probed(path, size, false, now, out),
+                Some(probe) => self.paths.lost(probe.path),
+                None => {}
             }
         }
         let late: Vec<u64> =
@@ -222,6 +243,7 @@ impl Peer {
         }
         if silent >= PATH_FAILS_AFTER && self.paths.all().len() > 1 {
             out.table_changed |= self.paths.failed();
+            self.search_mtu(now, out);
             for path in self.paths.all() {
                 self.probe(path, false, None, now, out);
             }

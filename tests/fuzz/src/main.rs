@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "how long an input takes is asked of the real clock")]
 
 mod corpus;
+mod data_plane;
 mod mutant;
 mod targets;
 

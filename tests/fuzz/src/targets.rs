@@ -19,6 +19,8 @@ use c3os::{
     },
 };
 
+use crate::data_plane;
+
 /// A reader under test.
 pub struct Target {
     pub name: &'static str,
@@ -43,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "facts", fixtures: &[], good: facts, run: believe },
     Target { name: "certificate", fixtures: &[], good: facts, run: read_certificate },
     Target { name: "kubeconfig", fixtures: &[], good: kubeconfigs, run: read_kubeconfig },
+    Target { name: "datagram", fixtures: &[], good: data_plane::datagrams, run: data_plane::take_datagram },
+    Target { name: "frame", fixtures: &[], good: data_plane::frames, run: data_plane::take_frame },
 ];
 
 fn read_config(bytes: &[u8]) {

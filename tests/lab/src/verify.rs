@@ -109,6 +109,20 @@ const PARTS: &[Step] = &[
     Step { name: "static", check: Check::Script("image/build-static") },
     Step { name: "image", check: Check::Script("image/check-image") },
     Step { name: "qemu", check: Check::Cargo(&["run", "-q", "-p", "qemu"]) },
+    Step { name: "bench", check: Check::LabReleased(&["bench", "--output", "json"]) },
+    Step {
+        name: "soak",
+        check: Check::Cargo(&[
+            "test",
+            "-q",
+            "--lib",
+            "data_plane::soak",
+            "--",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ]),
+    },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
 ];
 

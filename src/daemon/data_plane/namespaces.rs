@@ -1,0 +1,260 @@
+//! Two data planes with real interfaces, each in a network namespace of its own, and TCP through them: what the kernel
+//! does with our frames is seen nowhere else. Namespaces take root; without it these tests say so and pass.
+
+#![expect(clippy::disallowed_types, reason = "an application's socket, not ours")]
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    time::Instant,
+};
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::{identity::Identity, tunnel::REKEY_AFTER};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A host: a thread in a namespace, which does what it is told.
+pub(super) struct Host {
+    id: NodeId,
+    pub(super) number: u8,
+    pub(super) plane: Arc<DataPlane>,
+    pub(super) jobs: mpsc::UnboundedSender<Job>,
+}
+
+/// A thread in a new network namespace; gives its namespace's path and the way to hand it work.
+fn namespace() -> (String, mpsc::UnboundedSender<Job>) {
+    let (jobs, mut work) = mpsc::unbounded_channel::<Job>();
+    let (tell, path) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+        let _ = tell.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()));
+        // Tasks of this runtime run on this thread, and its other threads are children of it: all in the namespace.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            while let Some(job) = work.recv().await {
+                let _ = tokio::task::spawn_blocking(job).await;
+            }
+        });
+    });
+    (path.recv().expect("the thread told"), jobs)
+}
+
+/// Does `job` in the namespace and gives what came of it.
+pub(super) fn within<T: Send + 'static>(
+    jobs: &mpsc::UnboundedSender<Job>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (tell, result) = std::sync::mpsc::channel();
+    let job = move || {
+        let _ = tell.send(job());
+    };
+    assert!(jobs.send(Box::new(job)).is_ok(), "the thread is there");
+    result.recv().expect("the job did not panic")
+}
+
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is there");
+    assert!(done.success(), "ip {arguments}");
+}
+
+pub(super) fn overlay(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, number)
+}
+
+/// Two hosts with a cable of `mtu` bytes; none without the rights.
+pub(super) async fn pair(features: Features, mtu: u16, rekey_after: Duration) -> Option<[Host; 2]> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: network namespaces take root");
+        return None;
+    }
+    let (a, b) = (namespace(), namespace());
+    let cable = format!("link add v1 mtu {mtu} type veth peer name v2 mtu {mtu} netns {}", b.0);
+    within(&a.1, move || ip(&cable));
+    let start = |number: u8, jobs: mpsc::UnboundedSender<Job>, features| {
+        let id = Identity::from_seed(&[number; 32]).id();
+        let (plane, events) = within(&jobs, move || {
+            ip("link set lo up");
+            ip(&format!("addr add 192.168.9.{number}/24 dev v{number}"));
+            ip(&format!("link set v{number} up"));
+            let settings = DataPlaneSettings {
+                me: id,
+                psk: Zeroizing::new([9; 32]),
+                interface: format!("tun{number}"),
+                port: 51900,
+                addresses: vec![Ipv4Addr::new(192, 168, 9, number).into()],
+                mtu: DEFAULT_MTU,
+                rekey_after,
+                features,
+            };
+            let (plane, events) = DataPlane::start(settings).expect("root may");
+            (Arc::new(plane), events)
+        });
+        let here = Arc::clone(&plane);
+        within(&jobs, move || {
+            let v4 = ipnet::Ipv4Net::new(overlay(number), 16).ok();
+            let overlay = Overlay { v4, v6: None, mtu: DEFAULT_MTU };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(here.set_overlay(&overlay)).expect("root may");
+        });
+        (Host { id, number, plane, jobs }, events)
+    };
+    // The other end has everything: it takes what the first one makes, and the other way round.
+    let ((a, events_a), (b, events_b)) = (start(1, a.1, features), start(2, b.1, Features::default()));
+    let routes = || {
+        let route = |host: &Host| PeerRoute {
+            id: host.id,
+            addresses: vec![overlay(host.number).into()],
+            candidates: vec![Ipv4Addr::new(192, 168, 9, host.number).into()],
+        };
+        vec![route(&a), route(&b)]
+    };
+    for (host, other, mut events) in [(&a, &b, events_a), (&b, &a, events_b)] {
+        host.plane.set_routes(routes());
+        host.plane.peers().await;
+        let (me, plane, other) = (host.id, Arc::clone(&host.plane), Arc::clone(&other.plane));
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if let DataPlaneEvent::HandshakeWanted { peer, ticket, message } = event {
+                    let answer = other.handshake_request(me, message).await;
+                    plane.handshake_answer(peer, ticket, Some(answer));
+                }
+            }
+        });
+    }
+    Some([a, b])
+}
+
+/// Sends `bytes` by TCP to `address` of `to`, and gives what arrived.
+pub(super) fn transfer(from: &Host, to: &Host, address: IpAddr, bytes: &[u8]) -> Vec<u8> {
+    let listener = within(&to.jobs, move || TcpListener::bind((address, 0)).expect("our own address"));
+    let port = listener.local_addr().expect("bound").port();
+    let received = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("somebody comes");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("all of it comes");
+        received
+    });
+    let bytes = bytes.to_vec();
+    within(&from.jobs, move || {
+        let to = (address, port).into();
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10)).expect("a way");
+        stream.set_write_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+        stream.write_all(&bytes).expect("it takes all");
+    });
+    received.join().expect("it did not panic")
+}
+
+/// Bytes in which a lost or swapped piece shows.
+pub(super) fn noise(length: usize) -> Vec<u8> {
+    (0..length as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+async fn carries(features: Features, mtu: u16) {
+    let Some([a, b]) = pair(features, mtu, REKEY_AFTER).await else { return };
+    let bytes = noise(3_000_000);
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        let sent = bytes.clone();
+        let arrived = tokio::task::block_in_place(|| transfer(from, to, overlay(to.number).into(), &sent));
+        assert!(arrived == bytes, "{} of {} bytes", arrived.len(), bytes.len());
+    }
+    for host in [&a, &b] {
+        let refused = host.plane.shared.counters.get(crate::tunnel::DropReason::DeviceRefused);
+        assert_eq!(refused, 0, "{:?}", host.plane.counters());
+    }
+}
+
+macro_rules! without {
+    ($($test:ident $name:literal)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                carries(Features::default().without($name).expect("there is one"), 1500).await;
+            }
+        )*
+    };
+}
+
+without! {
+    tcp_arrives_without_the_vnet_header "vnet"
+    tcp_arrives_without_several_queues "multi-queue"
+    tcp_arrives_without_tcp_super_packets "tso"
+    tcp_arrives_without_udp_super_packets "uso"
+    tcp_arrives_without_trains_sent "gso"
+    tcp_arrives_without_trains_received "gro"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_arrives_with_everything() {
+    carries(Features::default(), 1500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_arrives_over_a_cable_that_takes_less_than_the_interface_promises() {
+    carries(Features::default(), 1380).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn networks_that_the_hosts_route_via_each_other_reach_each_other() {
+    let Some(hosts) = pair(Features::default(), 1500, REKEY_AFTER).await else { return };
+    let pod = |number: u8| Ipv4Addr::new(10, 42, number, 1);
+    for (host, other) in [(&hosts[0], 2), (&hosts[1], 1)] {
+        let number = host.number;
+        within(&host.jobs, move || {
+            ip(&format!("addr add {}/32 dev lo", pod(number)));
+            let (via, from) = (overlay(other), pod(number));
+            ip(&format!("route add 10.42.{other}.0/24 via {via} dev tun{number} src {from}"));
+        });
+    }
+    let bytes = noise(1_000_000);
+    let arrived = tokio::task::block_in_place(|| transfer(&hosts[0], &hosts[1], pod(2).into(), &bytes));
+    assert!(arrived == bytes, "{} of {} bytes", arrived.len(), bytes.len());
+}
+
+/// Datagrams are not sent again, so each one that a change of keys costs is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_datagram_is_lost_while_sessions_are_replaced_under_load() {
+    let Some([a, b]) = pair(Features::default(), 1500, Duration::from_millis(300)).await else { return };
+    let echo = within(&b.jobs, || UdpSocket::bind((overlay(2), 0)).expect("our own address"));
+    let port = echo.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        let mut bytes = [0; 1000];
+        while let Ok((length, from)) = echo.recv_from(&mut bytes) {
+            let _ = echo.send_to(&bytes[..length], from);
+        }
+    });
+    let lost = tokio::task::block_in_place(|| {
+        within(&a.jobs, move || {
+            let socket = UdpSocket::bind((overlay(1), 0)).expect("our own address");
+            socket.connect((overlay(2), port)).expect("an address");
+            socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
+            let end = Instant::now() + Duration::from_secs(4);
+            let mut sent = 0u32;
+            let mut lost = 0;
+            while Instant::now() < end {
+                // A few under way at a time: no queue overflows.
+                let first = sent;
+                for _ in 0..8 {
+                    socket.send(&sent.to_be_bytes().repeat(100)).expect("a way");
+                    sent += 1;
+                }
+                for number in first..sent {
+                    let mut bytes = [0; 1000];
+                    match socket.recv(&mut bytes) {
+                        Ok(400) if bytes[..4] == number.to_be_bytes() => {}
+                        Ok(_) | Err(_) => lost += 1,
+                    }
+                }
+            }
+            lost
+        })
+    });
+    assert_eq!(lost, 0);
+    let peers = a.plane.peers().await;
+    let age = peers[0].last_handshake.expect("there is a session").elapsed();
+    assert!(age < Duration::from_millis(2500), "the session in use is {age:?} old");
+}
