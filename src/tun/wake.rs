@@ -28,8 +28,8 @@ pub fn interrupt_until_finished(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
         while !thread.is_finished() {
             // SAFETY: the thread was neither joined nor detached, since we hold its handle: its id is valid, even if it
-            // ends just now.
-            unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL) };
+            // ends just now. On musl it is a number for std and a pointer for libc.
+            unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, SIGNAL) };
             thread::park_timeout(AGAIN);
         }
         if thread.join().is_err() {
