@@ -34,6 +34,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("install", install),
     ("cluster", cluster),
     ("reboots", reboots),
+    ("broken-config", broken_config),
     ("power-cuts", power_cuts),
     ("recovery", recovery),
     ("clones", clones),
@@ -61,6 +62,8 @@ fn live(ground: &Ground, switch: &Switch) -> Result<Value> {
             status["cluster"]["state"]
         );
         ensure!(status["role"]["assigned"].is_null(), "an observer has a role");
+        machine.exec("! grep -E 'level=(warn|error).*c3os' /run/initramfs/stage.log")?;
+        machine.exec("! journalctl --unit 'stage-*' | grep -E 'level=(warn|error).*c3os'")?;
         machine
             .exec("test ! -e /usr/local/.c3os && test ! -e /etc/rancher/k3s/config.yaml.d/50-c3os.yaml")?;
     }
@@ -113,6 +116,7 @@ fn cluster(ground: &Ground, switch: &Switch) -> Result<Value> {
         for other in others.filter(|member| member["id"] != status["node"]["id"]) {
             machine.exec(&format!("c3os ping {} --count 1", word(&other["ipv4"])))?;
         }
+        only_mesh_ports(&machine.exec("ss -Hltun | awk '{print $1, $5}'")?)?;
         roles.push(role);
     }
     roles.sort();
@@ -151,6 +155,22 @@ fn reboots(ground: &Ground, switch: &Switch) -> Result<Value> {
     }
     stage_ms.sort_by(f64::total_cmp);
     Ok(json!({"boots": 5, "stage_cpu_ms_median": stage_ms[stage_ms.len() / 2]}))
+}
+
+/// A configuration with mistakes: boot completes, the console says what is wrong, and the machine is on the mesh.
+fn broken_config(ground: &Ground, switch: &Switch) -> Result<Value> {
+    let cidata = ground.cidata("broken-config", 1, "  role: wroker\n  nonsense: 1\n")?;
+    let mut machine = ground.installed(switch, 1)?;
+    machine.boot(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
+    let status = settled(&mut machine, "is on the mesh", |status| status["node"]["ipv4"].is_string())?;
+    ensure!(status["role"]["assigned"].is_null(), "it took a role that nobody could mean");
+    machine.exec("systemctl is-active multi-user.target")?;
+    let console = fs::read(machine.console()).context("the console")?;
+    let console = String::from_utf8_lossy(&console);
+    for words in ["c3os.role", "nonsense"] {
+        ensure!(console.contains(words), "the console says nothing of {words}");
+    }
+    Ok(json!({}))
 }
 
 /// Power fails at random moments of the first boot and of founding; it always comes back to one cluster.
@@ -324,6 +344,19 @@ fn settled(machine: &mut Machine, words: &str, wanted: impl Fn(&Value) -> bool) 
     bail!("{}: not so after {} s: {words}; {last}", machine.name, BOOT.as_secs())
 }
 
+/// Lines of `PROTOCOL ADDRESS:PORT`: nothing but the mesh can be reached from outside.
+fn only_mesh_ports(listeners: &str) -> Result<()> {
+    // The mesh's own, multicast DNS, and where a DHCP server answers.
+    let ours = ["tcp 4001", "udp 4001", "udp 51900", "udp 5353", "udp 68", "udp 546"];
+    for line in listeners.lines() {
+        let (protocol, place) = line.split_once(' ').with_context(|| format!("a listener: {line}"))?;
+        let (address, port) = place.rsplit_once(':').with_context(|| format!("a listener: {line}"))?;
+        let local = address.starts_with("127.") || address == "[::1]";
+        ensure!(local || ours.contains(&format!("{protocol} {port}").as_str()), "open to the LAN: {line}");
+    }
+    Ok(())
+}
+
 fn has_role(status: &Value) -> bool {
     status["role"]["assigned"].is_string() && status["role"]["assigned"] == status["role"]["applied"]
 }
@@ -363,6 +396,15 @@ mod tests {
     fn times_are_read_as_bash_prints_them() {
         assert!((cpu_ms("c3os: x\n0.012+0.030\n").unwrap() - 42.0).abs() < 1e-9);
         assert!(cpu_ms("nothing").is_err());
+    }
+
+    #[test]
+    fn a_port_that_is_not_the_meshs_is_told() {
+        assert!(
+            only_mesh_ports("tcp 127.0.0.1:8080\ntcp 0.0.0.0:4001\nudp [::]:51900\ntcp [::1]:99").is_ok()
+        );
+        let error = only_mesh_ports("tcp *:22").unwrap_err().to_string();
+        assert!(error.contains("*:22"));
     }
 
     #[test]
