@@ -30,6 +30,9 @@ step() {
     return $status
 }
 
+# one_time DIR: no file there is younger than the clock, so that the same input gives the same bytes.
+one_time() { find "$1" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +; }
+
 # kept NAME CMD..: fills $cache/NAME by `CMD.. DIR` as a whole or not at all, once; prints the directory.
 kept() {
     local name=$1 part

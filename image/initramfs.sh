@@ -21,7 +21,7 @@ initramfs() {
         basename "$file" >>"$dir/lib/modules/order"
     done
     install -m 755 "$tree/image/initramfs/init" "$dir/init"
-    find "$dir" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+    one_time "$dir"
     (cd "$dir" && find . -print0 | sort -z | cpio -o0 -H newc -R 0:0 --reproducible --quiet) | zstd -q -9 -T1 -f -o "$output"
     rm -rf "$dir"
 }

@@ -17,7 +17,7 @@ iso() {
     loaders "$dir/loaders" 'search --no-floppy --set=at --label COS_LIVE'
     cat "$grub"/i386-pc/cdboot.img "$dir/loaders/core.img" >"$dir/medium/boot/grub/bios.img"
     efi_partition "$dir/loaders" "$dir/medium/boot/grub/efi.img"
-    find "$dir/medium" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+    one_time "$dir/medium"
     date=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S00)
     xorriso -as mkisofs -quiet -o "$output" -V COS_LIVE -R -J --modification-date="$date" \
         -b boot/grub/bios.img -no-emul-boot -boot-load-size 4 -boot-info-table --grub2-boot-info \
@@ -30,6 +30,7 @@ iso() {
 
 # efi_partition LOADERS OUTPUT
 efi_partition() {
+    one_time "$1"
     truncate -s 4M "$2"
     mkfs.vfat -n COS_EFI -i "$(guid efi | cut -c1-8)" --invariant "$2"
     mmd -i "$2" ::EFI ::EFI/BOOT

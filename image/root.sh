@@ -70,8 +70,6 @@ root_tree() {
     link_unit "$dir" sysinit.target stage-fs.service /usr/lib/systemd/system
     link_unit "$dir" multi-user.target systemd-networkd.service /lib/systemd/system
     printf 'NAME="c3os"\nID=c3os\nID_LIKE=debian\nPRETTY_NAME="c3os mesh on Debian %s"\n' "$suite" >"$dir/etc/os-release"
-    # One time for every file, so that the same input gives the same image.
-    find "$dir" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 }
 
 # link_unit ROOT TARGET UNIT FROM: what `systemctl enable` would do.
