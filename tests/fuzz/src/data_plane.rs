@@ -96,6 +96,9 @@ impl Pair {
 
     fn deliver(&mut self, to: usize, datagram: &mut [u8]) {
         let from = address(1 - to);
+        if let Some(table) = self.tunnels[to].poll_table() {
+            self.tables[to] = table;
+        }
         let Ok(inbound) = Opener::new(&self.tables[to], from).open(datagram) else { return };
         let session = Arc::clone(inbound.session);
         if inbound.first {
