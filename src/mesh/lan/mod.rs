@@ -43,6 +43,8 @@ const PORT: u16 = 5353;
 const TTL: u32 = 255;
 /// The pauses after the first questions.
 const FIRST: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
+/// How often is asked afterwards: of whoever has no neighbour, doubled by each, and the most. Few that were split from
+/// others at their first boot find them within a minute; many cost a LAN next to nothing.
 const ALONE: Duration = Duration::from_secs(15);
 const SETTLED: Duration = Duration::from_secs(300);
 /// Addresses come in twos and threes.
@@ -164,8 +166,8 @@ impl Lan {
     }
 
     fn pause(&self, asked: usize) -> Duration {
-        let settled = if self.neighbours.len() == 0 { ALONE } else { SETTLED };
-        FIRST.get(asked).copied().unwrap_or_else(|| settled.mul_f64(rand::random_range(0.75..1.25)))
+        let among = pause_among(self.neighbours.len());
+        FIRST.get(asked).copied().unwrap_or_else(|| among.mul_f64(rand::random_range(0.75..1.25)))
     }
 
     async fn tell(&self, sighting: Sighting) {
@@ -174,6 +176,11 @@ impl Lan {
             let _ = self.found.send(sighting).await;
         }
     }
+}
+
+fn pause_among(neighbours: usize) -> Duration {
+    let doubled = u32::try_from(neighbours).ok().and_then(|neighbours| 2_u32.checked_pow(neighbours));
+    doubled.and_then(|factor| ALONE.checked_mul(factor)).map_or(SETTLED, |pause| pause.min(SETTLED))
 }
 
 /// Sends questions and answers, gets the answers to our questions.
@@ -199,4 +206,15 @@ fn listening_socket(interface: u32) -> io::Result<UdpSocket> {
     socket.bind(&SocketAddr::V4(SocketAddrV4::new(GROUP, PORT)).into())?;
     socket.join_multicast_v4_n(&GROUP, &InterfaceIndexOrAddress::Index(interface))?;
     UdpSocket::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_few_neighbours_asks_often() {
+        let pauses = [0, 1, 2, 4, 5, 1000].map(|neighbours| pause_among(neighbours).as_secs());
+        assert_eq!(pauses, [15, 30, 60, 240, 300, 300]);
+    }
 }

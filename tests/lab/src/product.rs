@@ -33,7 +33,7 @@ pub fn binary(given: Option<&str>) -> Result<PathBuf> {
     let binary = ours()?.with_file_name("c3os");
     if env::var_os(BUILT).is_none() {
         let status = cargo()
-            .args(["build", "--bin", "c3os"])
+            .args(["build", "--workspace", "--exclude", "sim", "--bin", "c3os"])
             .stdout(Stdio::null())
             .status()
             .context("starting cargo")?;

@@ -60,7 +60,10 @@ impl Model {
             }
             let have = ledger.have(author);
             for (key, written) in keys.iter().filter(|_| !lost) {
-                let Some((seq, _)) = written.range(..=have).next_back() else { continue };
+                // A catch-up leaves out what was replaced, also by something beyond its end: only what lives counts.
+                let Some((seq, _)) = written.last_key_value().filter(|(seq, _)| **seq <= have) else {
+                    continue;
+                };
                 let held = ledger.seq_of(author, key);
                 if held.is_none_or(|held| held < *seq) {
                     return Err(format!(
