@@ -2,7 +2,6 @@
 # shellcheck shell=bash disable=SC2154
 
 suite=bookworm
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 # What is not needed in an image that nobody installs packages on.
 spare=(usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/lintian usr/share/bash-completion
@@ -17,9 +16,9 @@ debian_root() {
 
 debootstrap_root() {
     local packages=$1 dir=$2 path
-    # debootstrap makes device nodes, and runs the packages' scripts.
+    # debootstrap makes device nodes, and runs the packages' scripts. DEBIAN_MIRROR: another mirror than its own.
     [ "$(id -u)" = 0 ] || die "only root can lay out Debian's packages"
-    debootstrap --variant=minbase --include="$packages" "$suite" "$dir" "$mirror"
+    debootstrap --variant=minbase --include="$packages" "$suite" "$dir" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
     for path in "${spare[@]}"; do
         find "$dir/$path" -mindepth 1 -delete
     done

@@ -1,4 +1,4 @@
-//! The others' programs: built once per version from the Go module proxy or crates.io, and kept in the user's cache.
+//! The others' programs: built once per version, as Go modules or crates, and kept in the user's cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
