@@ -24,6 +24,9 @@ pub struct View {
     /// The first DHT look-up is done (or its bootstrap was unreachable for 30 s, or it is off), every peer found was
     /// dialled, and the ledgers were exchanged once with each admitted one. False again while a new one is pending.
     pub discovery_exhausted: bool,
+    /// Ledgers were exchanged once with every connected peer: what they know of certificates and votes is here. False
+    /// again while a new peer's is pending.
+    pub exchanged: bool,
     /// The identity is older than the ledger file (that was lost, or its register of this decree could not be read),
     /// or a peer holds own entries with higher numbers than this node ever wrote. Once true it stays: the register
     /// says so on disk.

@@ -514,6 +514,7 @@ impl Node {
         );
         view.pinned.clone_from(&self.pinned);
         view.discovery_exhausted = self.seen.discovery_exhausted && self.exchanged;
+        view.exchanged = self.exchanged;
         view.slowest_round_trip = self.slowest_round_trip(members);
         view.applied = self.seen.applied.as_ref().map(|applied| applied.cluster_id);
         view.serves = self.serves();

@@ -82,6 +82,7 @@ impl Node {
             view.voters.remove(&server);
         }
         view.discovery_exhausted = true;
+        view.exchanged = self.exchanged;
         view.live_servers = self.live_servers(members);
         view.servers_silent_since = self.watch.silent_since();
         view.slowest_round_trip = self.slowest_round_trip(members);

@@ -289,7 +289,9 @@ impl Founding {
         self.seen_others |= view.voters.iter().any(|(id, voter)| {
             *id != self.me && (voter.role != RoleSetting::None || voter.acceptor.is_some())
         });
+        // Who comes late hears of a given-up ballot and of the certificate in any order; its vote must not make a second.
         if self.acceptor_in_flight.is_none()
+            && view.exchanged
             && let Some(answer) = self.decree.vote(registers, |id, asked| self.may_answer(view, id, asked))
         {
             self.acceptor_in_flight = Some(answer.clone());

@@ -115,6 +115,7 @@ impl World {
         let mut view = View {
             pinned: machine.pinned.clone(),
             discovery_exhausted: machine.exhausted,
+            exchanged: true,
             amnesiac: machine.amnesiac,
             ..View::default()
         };
