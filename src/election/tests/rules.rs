@@ -48,6 +48,18 @@ fn a_machine_that_comes_later_joins_what_was_founded() {
     assert!(only_pinned(&world));
 }
 
+/// It may hold a ballot that was given up, and not yet the certificate that stands in its place.
+#[test]
+fn nobody_votes_before_ledgers_were_exchanged_with_every_peer() {
+    let mut world = World::new(vec![settings(); 2]);
+    world.machines[1].exchanged = false;
+    world.run(60 * SECOND);
+    assert!(world.founded.is_empty(), "both votes are needed, and one may not be given yet");
+    world.machines[1].exchanged = true;
+    world.run(60 * SECOND);
+    assert!(only_pinned(&world));
+}
+
 #[test]
 fn a_machine_alone_waits_and_says_for_how_many() {
     let mut world = World::new(vec![FoundingSettings { minimum_nodes: Some(3), ..settings() }]);

@@ -39,6 +39,7 @@ pub(super) struct Machine {
     pub(super) up: bool,
     pub(super) amnesiac: bool,
     pub(super) exhausted: bool,
+    pub(super) exchanged: bool,
     /// Told the others that it abstains, besides what its settings say.
     pub(super) abstains: bool,
     starts: u8,
@@ -92,6 +93,7 @@ impl World {
                 up: true,
                 amnesiac: false,
                 exhausted: true,
+                exchanged: true,
                 abstains: false,
                 starts: 0,
             }
@@ -115,7 +117,7 @@ impl World {
         let mut view = View {
             pinned: machine.pinned.clone(),
             discovery_exhausted: machine.exhausted,
-            exchanged: true,
+            exchanged: machine.exchanged,
             amnesiac: machine.amnesiac,
             ..View::default()
         };
