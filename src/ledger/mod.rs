@@ -265,14 +265,6 @@ impl Ledger {
         self.own.mark()
     }
 
-    /// Takes the mark that was kept elsewhere: a higher one than ours means that we lost what we wrote since.
-    pub fn handle_mark(&mut self, mark: u64, now: Instant) {
-        self.advance(now);
-        if self.own.raise_mark(mark) {
-            self.own.amnesia = true;
-        }
-    }
-
     /// Whether readers see something else than when this was last asked.
     pub fn poll_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

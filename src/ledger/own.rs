@@ -8,13 +8,17 @@
 //! ```
 //! A number is given when an entry is signed, on its way to the disk, and belongs to those bytes for ever.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use super::{Key, MAX_SEQ, SignedEntry};
 use crate::identity::Identity;
 
-/// After a loss the numbers go on so far above the highest one found that no lost write had any of them.
-pub(super) const LOSS_JUMP: u64 = 1 << 20;
+/// After a loss the numbers go on so far above the highest one found that no lost write had any of them, and by a
+/// random part further: a ledger that is lost again with what it wrote since does not come to the same numbers.
+pub(super) const LOSS_JUMP: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// How long own writes wait after a loss for a neighbour's word on what it holds of us.
 pub(super) const LOSS_WAIT: Duration = Duration::from_secs(10);
 

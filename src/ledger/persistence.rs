@@ -150,11 +150,8 @@ impl Ledger {
             ledger.take_record(record, lost, now);
         }
         if lost {
-            ledger.own.raise_mark(ledger.own.mark() + LOSS_JUMP);
-            ledger.own.amnesia = true;
-            ledger.own.hold = Some(now + LOSS_WAIT);
-        }
-        if !lost {
+            ledger.jump(now);
+        } else {
             ledger.store.raise_through(ledger.id(), 0, ledger.own.mark(), now);
         }
         ledger.own.unsaved = lost;
@@ -162,6 +159,23 @@ impl Ledger {
         ledger.persistence.log_bytes = disk.len();
         ledger.changed = true;
         (ledger, damage)
+    }
+
+    /// Takes the mark that was kept elsewhere, a while ago: a higher one than ours means that we lost what we wrote
+    /// since.
+    pub fn handle_mark(&mut self, mark: u64, now: Instant) {
+        self.advance(now);
+        if self.own.raise_mark(mark) {
+            self.jump(now);
+        }
+    }
+
+    /// Goes on after a loss, at numbers that nothing lost had.
+    fn jump(&mut self, now: Instant) {
+        let by = self.spread.draw(LOSS_JUMP);
+        self.own.raise_mark(self.own.mark() + by);
+        self.own.amnesia = true;
+        self.own.hold = Some(now + LOSS_WAIT);
     }
 
     fn take_record(&mut self, record: Record, lost: bool, now: Instant) {

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -103,7 +105,15 @@ fn an_empty_file_is_a_loss_and_the_words_say_so() {
     let (ledger, damage) = Ledger::restore(identity(1), [1; 32], &disk, start());
     assert_eq!(damage, []);
     assert!(ledger.amnesia());
-    assert!(ledger.mark() >= LOSS_JUMP);
+    assert!(ledger.mark() >= *LOSS_JUMP.start());
+}
+
+#[test]
+fn a_file_that_is_lost_twice_does_not_come_to_the_same_numbers() {
+    let marks: BTreeSet<u64> =
+        (0..8).map(|boot| Ledger::restore(identity(1), [boot; 32], &[], start()).0.mark()).collect();
+    let apart = marks.iter().zip(marks.iter().skip(1)).all(|(a, b)| b - a > *LOSS_JUMP.start());
+    assert!(marks.len() == 8 && apart, "{marks:?}");
 }
 
 #[test]
@@ -162,6 +172,8 @@ fn a_file_that_went_back_in_time_is_noticed_by_peers_or_by_the_mark_kept_elsewhe
     assert!(damage.is_empty() && !ledger.amnesia());
     ledger.handle_mark(mark, world.now);
     assert!(ledger.amnesia());
+    // The mark was kept a while before the power went: what was written since had numbers above it.
+    assert!(ledger.mark() > mark + LOSS_JUMP.start());
     world.restart(0, |disk| *disk = old);
     world.run(MINUTE);
     assert!(world.hosts[0].ledger.amnesia());

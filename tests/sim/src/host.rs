@@ -19,6 +19,9 @@ use c3os::{
 
 use crate::liar::Liar;
 
+/// How often a driver keeps the number of the latest own entry beside the identity.
+const MARK_KEPT: Duration = Duration::from_secs(30);
+
 /// What a machine has on disk.
 #[derive(Default, Clone)]
 pub struct Disk {
@@ -26,6 +29,7 @@ pub struct Disk {
     lease: Option<Lease>,
     applied: Option<Applied>,
     pinned: Option<Vec<u8>>,
+    mark: u64,
 }
 
 impl Disk {
@@ -105,6 +109,8 @@ pub struct Host {
     /// An old image of it.
     pub image: Option<Disk>,
     pub node: Option<Node>,
+    /// When the member's mark is kept next.
+    keeps_mark_at: Instant,
     /// A write that the member asked for and that is not on disk yet.
     writing: Option<Writing>,
     /// The last ballot that this machine asked for, as its disk has it.
@@ -132,6 +138,7 @@ impl Host {
             disk: Disk::default(),
             image: None,
             node: None,
+            keeps_mark_at: start,
             writing: None,
             asked: None,
             order: None,
@@ -260,11 +267,13 @@ impl Host {
             lease: self.disk.lease,
             applied: self.disk.applied.clone(),
             pinned: self.disk.pinned.clone(),
+            mark: self.disk.mark,
             new_identity: self.boots == 0,
             ..Kept::default()
         };
         let (node, _damage) = Node::new(settings, identity, kept, seed, now).expect("the subnet is fine");
         self.node = Some(node);
+        self.keeps_mark_at = now + MARK_KEPT;
         self.boots += 1;
     }
 
@@ -353,6 +362,10 @@ impl Host {
     /// Does what a driver does with events; applying a role always works here.
     pub fn take_events(&mut self, now: Instant) {
         let now = self.clock.shows(now);
+        if let Some(node) = self.node.as_ref().filter(|_| self.keeps_mark_at <= now) {
+            self.disk.mark = self.disk.mark.max(node.written_mark());
+            self.keeps_mark_at = now + MARK_KEPT;
+        }
         while let Some(event) = self.node.as_mut().and_then(Node::poll_event) {
             match event {
                 Event::Lease(lease) => self.disk.lease = Some(lease),
