@@ -107,7 +107,10 @@ impl Ledger {
         let mut differing = BucketSet::default();
         let pairs = sums.iter().zip(self.store.digests().buckets()).enumerate();
         pairs.filter(|(_, (theirs, ours))| theirs != ours).for_each(|(bucket, _)| differing.insert(bucket));
-        self.neighbour(from).authors_due.union(&differing);
+        let neighbour = self.neighbour(from);
+        neighbour.authors_due.union(&differing);
+        // Equal ones ask to know just that.
+        neighbour.offer_due |= differing.is_empty();
     }
 
     fn take_authors(&mut self, from: NodeId, buckets: BucketSet, rows: &[Row]) {

@@ -50,6 +50,7 @@ pub(super) struct Neighbour {
     pub(super) entries_due: BTreeSet<NodeId>,
     pub(super) proofs_due: BTreeSet<NodeId>,
     pub(super) digest_due: bool,
+    /// Our buckets: where its own differ it names the authors, and where none do it says so.
     pub(super) buckets_due: bool,
     pub(super) authors_due: BucketSet,
     /// It sent rows: it gets an offer, be it empty, to know that they were compared.

@@ -4,6 +4,7 @@
 //! news ------------------> Entries to every neighbour not known to hold it       (at once, a burst per author)
 //! quiet after a change --> Digest to every neighbour that was not told this root (2 to 3 s, at most 30 s)
 //! nothing for a minute --> Digest to one neighbour by lot
+//! no word from one yet --> Buckets to it, which are always answered           (every 2 to 3 s)
 //!
 //! A: Digest --> B: same root: silence.  Else, many authors: Buckets --> A: Authors of the buckets that differ
 //!                                       few authors: Authors
@@ -14,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -94,9 +96,7 @@ impl Spread {
         let mut neighbour = Neighbour::new(now);
         neighbour.digest_due = speaks_first;
         self.neighbours.insert(id, neighbour);
-        if !speaks_first {
-            self.compare_soon(now);
-        }
+        self.compare_soon(now);
         if self.idle_at.is_none() {
             self.idle_at = Some(self.next_idle(now));
         }
@@ -107,6 +107,11 @@ impl Spread {
         if self.neighbours.is_empty() {
             (self.idle_at, self.comparison) = (None, None);
         }
+    }
+
+    /// A number by lot.
+    pub(super) fn draw(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.random.random_range(range)
     }
 
     fn next_idle(&mut self, now: Instant) -> Instant {
@@ -252,8 +257,15 @@ impl Spread {
             return;
         }
         self.comparison = None;
+        let mut unanswered = false;
         for neighbour in self.neighbours.values_mut() {
+            // It was told, and an equal one has no reason to answer: if its own word was lost, it has to be asked.
+            neighbour.buckets_due |= !neighbour.compared && neighbour.told == Some(root);
             neighbour.digest_due |= neighbour.told != Some(root);
+            unanswered |= !neighbour.compared;
+        }
+        if unanswered {
+            self.compare_soon(now);
         }
     }
 

@@ -78,6 +78,20 @@ fn an_exchange_with_an_equal_neighbour_is_known_on_both_sides() {
 }
 
 #[test]
+fn a_neighbour_whose_word_was_lost_is_asked_again() {
+    for seed in 0..40 {
+        let mut world = World::new(2, seed);
+        world.wire.loss = 60;
+        world.link(0, 1);
+        world.run(Duration::from_secs(4));
+        world.wire.loss = 0;
+        world.run(Duration::from_secs(8));
+        assert!(world.hosts[0].ledger.has_exchanged_with(&world.id(1)), "seed {seed}");
+        assert!(world.hosts[1].ledger.has_exchanged_with(&world.id(0)), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_chatty_author_is_passed_on_at_a_bounded_rate_and_its_last_word_arrives() {
     let mut world = World::new(3, 5);
     world.link(0, 1);
