@@ -62,16 +62,9 @@ enum State {
 pub struct AddressLease {
     settings: LeaseSettings,
     state: State,
-    /// Loud things that still hold and were told, so that they are told once.
-    told: BTreeSet<Told>,
+    /// Loud things that still hold; they are told once.
+    troubles: BTreeSet<LeaseEvent>,
     events: VecDeque<LeaseEvent>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
-    Clash(NodeId),
-    Elsewhere(Ipv4Addr),
-    Outside(Ipv4Addr),
 }
 
 impl AddressLease {
@@ -88,15 +81,13 @@ impl AddressLease {
         if let Some(address) = settings.fixed.filter(|fixed| !pool.is_usable(*fixed)) {
             return Err(AddressError::Fixed { address, subnet: pool.subnet() });
         }
-        let mut events = VecDeque::new();
+        let mut overruled = None;
         let remembered = remembered
             .filter(|lease| lease.frozen || lease.mesh_id == settings.mesh_id && pool.draws(lease.v4));
         let state = match (remembered, settings.fixed) {
             // Applied: it stays whatever the configuration says today.
             (Some(Lease { v4, attempt, frozen: true, .. }), fixed) => {
-                if let Some(fixed) = fixed.filter(|fixed| *fixed != v4) {
-                    events.push_back(LeaseEvent::FixedOverruled { fixed, assigned: v4 });
-                }
+                overruled = fixed.filter(|fixed| *fixed != v4);
                 State::Frozen { v4, attempt }
             }
             (_, Some(v4)) => State::Fixed { v4 },
@@ -109,7 +100,11 @@ impl AddressLease {
                 State::Claimed { v4, attempt: 0, still_at: now + STILL_TIME }
             }
         };
-        Ok(Self { settings, state, told: BTreeSet::new(), events })
+        let mut lease = Self { settings, state, troubles: BTreeSet::new(), events: VecDeque::new() };
+        if let (Some(fixed), Some(assigned)) = (overruled, lease.address()) {
+            lease.tell(LeaseEvent::FixedOverruled { fixed, assigned });
+        }
+        Ok(lease)
     }
 
     /// What it was started with.
@@ -180,7 +175,7 @@ impl AddressLease {
             State::Frozen { v4, .. } => self.watch_frozen(v4, &rivals),
             State::Fixed { v4: fixed } => {
                 if let Some(to) = rivals.winner(fixed, Standing::Firm) {
-                    self.events.push_back(LeaseEvent::FixedLost { fixed, to });
+                    self.tell(LeaseEvent::FixedLost { fixed, to });
                     self.draw(0, &rivals, now);
                 }
             }
@@ -196,7 +191,7 @@ impl AddressLease {
             && now >= still_at
         {
             self.state = State::Confirmed { v4, attempt };
-            self.events.push_back(LeaseEvent::Confirmed { address: v4 });
+            self.tell(LeaseEvent::Confirmed { address: v4 });
         }
     }
 
@@ -213,11 +208,24 @@ impl AddressLease {
         self.events.pop_front()
     }
 
+    /// The loud things that still hold, for `status`.
+    pub fn troubles(&self) -> impl Iterator<Item = &LeaseEvent> {
+        self.troubles.iter()
+    }
+
+    fn tell(&mut self, event: LeaseEvent) {
+        if !event.is_loud() || self.troubles.insert(event) {
+            self.events.push_back(event);
+        }
+    }
+
     fn take_assignment(&mut self, assigned: Ipv4Addr) {
         let (before, attempt) = match self.state {
             State::Frozen { v4, .. } => {
-                if v4 != assigned && self.told.insert(Told::Elsewhere(assigned)) {
-                    self.events.push_back(LeaseEvent::AssignedElsewhere { frozen: v4, assigned });
+                if v4 == assigned {
+                    self.troubles.retain(|trouble| !matches!(trouble, LeaseEvent::AssignedElsewhere { .. }));
+                } else {
+                    self.tell(LeaseEvent::AssignedElsewhere { frozen: v4, assigned });
                 }
                 return;
             }
@@ -226,38 +234,35 @@ impl AddressLease {
             State::Exhausted => (None, 0),
         };
         if !self.settings.pool.is_usable(assigned) {
-            if self.told.insert(Told::Outside(assigned)) {
-                self.events.push_back(LeaseEvent::AssignedOutside { assigned });
-            }
+            self.tell(LeaseEvent::AssignedOutside { assigned });
             return;
         }
         if let Some(fixed) = self.settings.fixed.filter(|fixed| *fixed != assigned) {
-            self.events.push_back(LeaseEvent::FixedOverruled { fixed, assigned });
+            self.tell(LeaseEvent::FixedOverruled { fixed, assigned });
         }
         self.state = State::Frozen { v4: assigned, attempt };
+        // What troubled a claim troubles no assigned address.
+        self.troubles.retain(|trouble| matches!(trouble, LeaseEvent::FixedOverruled { .. }));
         let before = before.filter(|before| *before != assigned);
-        self.events.push_back(LeaseEvent::Frozen { address: assigned, before });
+        self.tell(LeaseEvent::Frozen { address: assigned, before });
     }
 
     /// Those who will not move either are told once each, and again if they went and came back.
     fn watch_frozen(&mut self, v4: Ipv4Addr, rivals: &Rivals) {
-        let clashes: BTreeSet<NodeId> =
-            rivals.at(v4).filter(|(_, standing)| *standing >= Standing::Firm).map(|(id, _)| id).collect();
-        self.told.retain(|told| match told {
-            Told::Clash(id) => clashes.contains(id),
-            Told::Elsewhere(_) | Told::Outside(_) => true,
-        });
-        for with in clashes {
-            if self.told.insert(Told::Clash(with)) {
-                self.events.push_back(LeaseEvent::Clash { address: v4, with });
-            }
+        let firm = rivals.at(v4).filter(|(_, standing)| *standing >= Standing::Firm);
+        let clashes: BTreeSet<LeaseEvent> =
+            firm.map(|(with, _)| LeaseEvent::Clash { address: v4, with }).collect();
+        self.troubles
+            .retain(|trouble| !matches!(trouble, LeaseEvent::Clash { .. }) || clashes.contains(trouble));
+        for clash in clashes {
+            self.tell(clash);
         }
     }
 
     fn defend(&mut self, address: Ipv4Addr, attempt: u32, standing: Standing, rivals: &Rivals, now: Instant) {
         if let Some(to) = rivals.winner(address, standing) {
             self.draw(attempt.saturating_add(1), rivals, now);
-            self.events.push_back(LeaseEvent::Lost { address, to, next: self.address() });
+            self.tell(LeaseEvent::Lost { address, to, next: self.address() });
         }
     }
 
@@ -272,6 +277,7 @@ impl AddressLease {
         match (found, self.state) {
             (Some((attempt, v4)), _) => {
                 self.state = State::Claimed { v4, attempt, still_at: now + STILL_TIME };
+                self.troubles.remove(&LeaseEvent::Exhausted);
             }
             (None, State::Exhausted) => {}
             (
@@ -279,7 +285,7 @@ impl AddressLease {
                 State::Claimed { .. } | State::Confirmed { .. } | State::Fixed { .. } | State::Frozen { .. },
             ) => {
                 self.state = State::Exhausted;
-                self.events.push_back(LeaseEvent::Exhausted);
+                self.tell(LeaseEvent::Exhausted);
             }
         }
     }

@@ -117,9 +117,9 @@ impl Agent {
             }
             Event::LeaseChanged(event) => {
                 if event.is_loud() {
-                    tracing::warn!(?event, "The overlay address");
+                    tracing::warn!(fix = event.fix(), "The overlay address: {event}");
                 } else {
-                    tracing::debug!(?event, "The overlay address");
+                    tracing::debug!("The overlay address: {event}");
                 }
             }
             Event::Pin(certificate) => match host::write_certificate(&self.parts.root, &certificate) {

@@ -149,6 +149,9 @@ impl Node {
                 "`c3os reset --new-identity` and the new token make it a new member",
             );
         }
+        for trouble in self.lease.troubles() {
+            problem(Severity::Warning, trouble.to_string(), trouble.fix());
+        }
         if self.pinned.is_some() && self.ledger.amnesia() {
             let what = "this machine's state was older than what it had said before: its disk image was restored, it \
                         was reset, or the disk lost writes. It never votes on a cluster of this generation again";

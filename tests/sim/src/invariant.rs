@@ -221,6 +221,18 @@ impl Watch {
         })
     }
 
+    /// Whether no two machines have one address. Two clusters that were founded while the network was cut may have
+    /// assigned the same one; then both holders show it.
+    fn are_addresses_distinct(&self, world: &World) -> bool {
+        let mut holders: BTreeMap<Ipv4Addr, &Host> = BTreeMap::new();
+        let single = world.hosts.iter().filter(|host| !host.lies && !self.cloned.contains(&host.id()));
+        single.filter_map(|host| Some((host.node.as_ref()?.lease()?.v4, host))).all(|(v4, host)| {
+            holders.insert(v4, host).is_none_or(|other| {
+                host.network_id() != other.network_id() && shows_a_clash(host) && shows_a_clash(other)
+            })
+        })
+    }
+
     /// Whether everything is as it shall be once nothing goes wrong any more, as far as machines run.
     pub fn is_settled(&self, world: &World) -> bool {
         let nodes = || world.hosts.iter().filter(|host| !host.lies && host.node.is_some());
@@ -259,12 +271,17 @@ impl Watch {
             };
             state == Some(expected)
         };
-        let mut addresses = BTreeSet::new();
-        let distinct = nodes().filter(|host| !self.cloned.contains(&host.id())).all(|host| {
-            host.node.as_ref().and_then(|node| node.lease()).is_none_or(|lease| addresses.insert(lease.v4))
-        });
-        distinct && networks.values().all(one) && (lied_to || ledgers.len() == 1) && nodes().all(founded)
+        self.are_addresses_distinct(world)
+            && networks.values().all(one)
+            && (lied_to || ledgers.len() == 1)
+            && nodes().all(founded)
     }
+}
+
+/// Whether this machine shows that another one has its address.
+fn shows_a_clash(host: &Host) -> bool {
+    let problems = host.node.as_ref().map(|node| node.snapshot().problems).unwrap_or_default();
+    problems.iter().any(|problem| problem.what.contains("has the address"))
 }
 
 /// Whether everybody sees every cluster there is, and says so where there is another one than its own.

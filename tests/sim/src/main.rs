@@ -230,11 +230,15 @@ fn picture(world: &World) -> String {
         None => format!("  {}: off", host.name),
         Some(node) => {
             let snapshot = node.snapshot();
-            let role = host.order.as_ref().map(|order| order.assignment.role.to_string());
+            let role = host.order.as_ref().map_or("none".to_owned(), |order| {
+                let (assignment, server) = (&order.assignment, order.facts.server_address);
+                format!("{} at {}, server {server:?}", assignment.role, assignment.address)
+            });
             format!(
-                "  {}: {:?} role {role:?} live {}/{} digest {} | {}",
+                "  {}: {:?} role {role} lease {:?} live {}/{} digest {} | {}",
                 host.name,
                 snapshot.cluster.state,
+                node.lease().map(|lease| lease.v4),
                 snapshot.members.iter().filter(|member| member.live).count(),
                 snapshot.members.len(),
                 node.ledger().fingerprint(),
