@@ -69,6 +69,10 @@ const STEPS: &[Step] = &[
         name: "sim",
         check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--schedules", "3000"]),
     },
+    Step {
+        name: "seeds",
+        check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--kept"]),
+    },
     Step { name: "fuzz", check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "fuzz"]) },
     Step { name: "cli", check: Check::Tests("cli") },
     Step { name: "mesh", check: Check::Tests("mesh") },
@@ -103,6 +107,10 @@ const PARTS: &[Step] = &[
     Step {
         name: "fuzz",
         check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "fuzz", "--", "--seconds", "600"]),
+    },
+    Step {
+        name: "schedules",
+        check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--schedules", "100000"]),
     },
     Step {
         name: "mutations",
