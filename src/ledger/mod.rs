@@ -31,7 +31,7 @@ mod neighbour;
 mod outbound;
 mod own;
 mod persistence;
-mod rate;
+pub(crate) mod rate;
 mod spread;
 mod store;
 mod value;
@@ -130,7 +130,7 @@ impl Ledger {
         store.set_permanent(BTreeSet::from([me]));
         Self {
             persistence: Persistence::new(&identity),
-            spread: Spread::new(seed, now),
+            spread: Spread::new(me, seed, now),
             identity,
             store,
             own: Own::default(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Lets `burst` pass at once and `per_second` in the long run.
 #[derive(Debug, Clone)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     burst: u64,
     per_second: u64,
     /// What may still pass, in thousandths; below zero after a spending on credit.
@@ -13,7 +13,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn full(burst: u64, per_second: u64, now: Instant) -> Self {
+    pub(crate) fn full(burst: u64, per_second: u64, now: Instant) -> Self {
         Self { burst, per_second, level: burst as i64 * 1000, filled_at: now }
     }
 
@@ -25,7 +25,7 @@ impl Bucket {
     }
 
     /// Takes one, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         self.fill(now);
         let there = self.level >= 1000;
         if there {
@@ -52,7 +52,7 @@ impl Bucket {
     }
 
     /// From when on something may pass.
-    pub(super) fn opens_at(&self) -> Instant {
+    pub(crate) fn opens_at(&self) -> Instant {
         let lacking = u64::try_from(1000 - self.level).unwrap_or(0);
         self.filled_at + Duration::from_millis(lacking.div_ceil(self.per_second))
     }

@@ -1,7 +1,8 @@
 //! Who is told what, and when: eager push, lazy comparison, catch-up on request.
 //!
 //! ```text
-//! news ------------------> Entries to every neighbour not known to hold it       (at once, a burst per author)
+//! news of our own -------> Entries to every neighbour not known to hold it       (at once, a burst per author)
+//! news of others --------> Entries to eight of them by lot                       (likewise)
 //! quiet after a change --> Digest to every neighbour that was not told this root (2 to 3 s, at most 30 s)
 //! nothing for a minute --> Digest to one neighbour by lot
 //! no word from one yet --> Buckets to it, which are always answered           (every 2 to 3 s)
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
 use super::{
     Ledger,
@@ -38,6 +39,9 @@ const QUIET_AT_MOST: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
 /// How many changes of one author are passed on at once, and per second; in between only the newest per key.
 const FORWARD: (u64, u64) = (16, 1);
+/// To so many neighbours news of others is passed on at once: of a thousand members of a random graph fewer than one
+/// does not get it so, and hears of it by comparing.
+const FANOUT: usize = 8;
 /// How long a catch-up that was asked for is waited for before others are asked.
 const WANT_WAIT: Duration = Duration::from_secs(3);
 /// How many catch-ups are asked for at once.
@@ -61,6 +65,7 @@ struct Comparison {
 }
 
 pub(super) struct Spread {
+    me: NodeId,
     pub(super) neighbours: BTreeMap<NodeId, Neighbour>,
     random: StdRng,
     /// Whose turn it was last.
@@ -77,8 +82,9 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    pub(super) fn new(seed: [u8; 32], now: Instant) -> Self {
+    pub(super) fn new(me: NodeId, seed: [u8; 32], now: Instant) -> Self {
         Self {
+            me,
             neighbours: BTreeMap::new(),
             random: StdRng::from_seed(seed),
             turn: None,
@@ -150,7 +156,13 @@ impl Spread {
 
     fn release(&mut self, author: NodeId) {
         self.held_back.remove(&author);
-        for neighbour in self.neighbours.values_mut().filter(|one| one.known.contains_key(&author)) {
+        let compared = self.neighbours.values_mut().filter(|one| one.known.contains_key(&author));
+        let due = if author == self.me {
+            compared.collect()
+        } else {
+            compared.choose_multiple(&mut self.random, FANOUT)
+        };
+        for neighbour in due {
             neighbour.entries_due.insert(author);
         }
     }

@@ -26,6 +26,8 @@ pub struct Counters {
     pub dropped_size: u64,
     /// Connections ended because a neighbour broke the protocol (a frame too long, a second link).
     pub peer_faults: u64,
+    /// Waits because a neighbour says more than anybody has to say.
+    pub paced: u64,
     /// Neighbours given up because nothing came from them.
     pub fell_silent: u64,
     /// Requests we made.

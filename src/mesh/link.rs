@@ -22,7 +22,7 @@ use futures::{
 use libp2p::{Stream, swarm::ConnectionId};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 
 use super::{
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     identity::NodeId,
+    ledger::rate::Bucket,
     token::{
         Gate, Verdict,
         admission::{AdmissionError, Admitted, Initiator, Responder, Session, VERSION},
@@ -45,6 +46,9 @@ const BEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(16);
 /// A neighbour that does not take our bytes for this long is gone too.
 const STALL: Duration = Duration::from_secs(30);
+/// Frames of one neighbour that are read at once, and per second. A member of a thousand says less, even while they
+/// all start; whoever says more is held by the flow control of its own stream.
+const PACE: (u64, u64) = (4096, 1024);
 /// For hello and the lower id's choice.
 const CHOICE: Duration = Duration::from_secs(5);
 
@@ -328,7 +332,13 @@ impl Link {
     }
 
     async fn read_all(&self, mut reader: impl AsyncRead + Unpin) -> End {
+        let mut pace = Bucket::full(PACE.0, PACE.1, Instant::now());
         loop {
+            if !pace.take(Instant::now()) {
+                counters::lock(&self.counters).paced += 1;
+                sleep_until(pace.opens_at().into()).await;
+                continue;
+            }
             let (kind, bytes) = match timeout(SILENCE, read_frame(&mut reader)).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(end)) => return end,

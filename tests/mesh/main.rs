@@ -7,6 +7,7 @@ mod stranger;
 
 mod admission;
 mod discovery;
+mod flood;
 mod forger;
 mod gate;
 mod lan;
