@@ -30,7 +30,10 @@ pub(super) struct Machine {
     campaign: Campaign,
     /// What was said last about it.
     voting: Option<bool>,
-    starts: u8,
+    starts: u16,
+    /// What the last start found damaged; none while nobody tampered with the disk.
+    pub(super) damage: Vec<String>,
+    tampered: bool,
     /// The role that was ordered last.
     pub(super) order: Option<RoleOrder>,
     /// Was told to run nothing.
@@ -97,6 +100,8 @@ impl World {
             pinned: None,
             applied: None,
             starts: 0,
+            damage: Vec::new(),
+            tampered: false,
             order: None,
             stopped: false,
             well: true,
@@ -126,11 +131,12 @@ impl World {
             applied: machine.applied.clone(),
             ..Kept::default()
         };
-        let seed = [n as u8 * 16 + machine.starts; 32];
+        let mut seed = [n as u8; 32];
+        seed[..2].copy_from_slice(&machine.starts.to_be_bytes());
         let (node, damage) =
             Node::new(settings, machine.identity.clone(), kept, seed, self.now).expect("the subnet is fine");
-        assert!(damage.is_empty(), "{damage:?}");
-        machine.node = Some(node);
+        assert!(machine.tampered || damage.is_empty(), "{damage:?}");
+        (machine.damage, machine.node) = (damage, Some(node));
         (machine.order, machine.stopped, machine.voting) = (None, false, None);
         self.observe(n, Observed::DiscoveryExhausted);
         self.connect(n);
@@ -141,6 +147,13 @@ impl World {
         self.kill(n);
         self.machines[n].config = config;
         self.start(n);
+    }
+
+    /// Changes a machine's ledger file, and its certificate's, while it is off.
+    pub(super) fn tamper(&mut self, n: usize, with: impl FnOnce(&mut Vec<u8>, &mut Option<Vec<u8>>)) {
+        let machine = &mut self.machines[n];
+        machine.tampered = true;
+        with(&mut machine.ledger, &mut machine.pinned);
     }
 
     pub(super) fn kill(&mut self, n: usize) {

@@ -2,6 +2,7 @@
 //! token; who serves and who leads; clusters that meet or are lost.
 
 mod clusters;
+mod damaged;
 mod leaving;
 mod machines;
 mod rotating;

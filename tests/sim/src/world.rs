@@ -589,7 +589,8 @@ impl World {
         }
         let ends: Vec<_> = (0..self.ids.len())
             .filter(|b| self.ids[*b] == to)
-            .filter_map(|b| Some((b, *self.links.get(&pair(at, b))?)))
+            // Over the connection that the sender believes in: what it says on one that is gone reaches nobody.
+            .filter_map(|b| Some((b, *self.believed.get(&(at, b))?)))
             .collect();
         let Some(&(to, epoch)) = ends.choose(&mut self.rng) else {
             self.counts.lost += 1;
