@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    LogLevel, NetworkId, RoleSetting, TokenText,
+    LogLevel, MOST_VOTES, NetworkId, RoleSetting, TokenText,
     block::{Refusal, Setting, block},
     old_keys,
     reader::Reader,
@@ -53,8 +53,9 @@ block! {
         /// `master` or `worker` force a role, `none` joins the mesh without Kubernetes. Default: the machines decide.
         "role" role: RoleSetting,
         /// How many machines must agree before a cluster is founded. More than half of all machines rules out a second
-        /// cluster for good. Default: 2, and only once nobody else can be found.
-        "minimum_nodes" minimum_nodes: Number<1, 65535>,
+        /// cluster for good: of more than 199 machines, let no more than those start first. Default: 2, and only once
+        /// nobody else can be found.
+        "minimum_nodes" minimum_nodes: Number<1, MOST_VOTES>,
         /// The id of a cluster: join this one, and never found another.
         "join" join: ClusterName,
         /// Node ids of those who may fetch the kubeconfig. Default: every member of the mesh.
@@ -220,7 +221,7 @@ block! {
         /// As `c3os.loglevel`.
         "loglevel" loglevel: LogLevel,
         /// As `c3os.minimum_nodes`; 0 is the default.
-        "minimum_nodes" minimum_nodes: Number<0, 65535>,
+        "minimum_nodes" minimum_nodes: Number<0, MOST_VOTES>,
         /// The opposite of `c3os.discovery.dht`.
         "disable_dht" disable_dht: bool,
         /// No effect here: a role is never taken away because a machine is silent.

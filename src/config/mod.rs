@@ -42,8 +42,8 @@ pub use mistake::{AtBoot, Mistake, Severity};
 pub use origin::{Origin, Origins};
 pub use schema::{schema, schema_text};
 pub use settings::{
-    Auto, Config, Discovery, Install, K3s, Kubevip, LogLevel, NetworkId, NetworkIdError, RoleSetting,
-    TokenText, Vpn,
+    Auto, Config, Discovery, Install, K3s, Kubevip, LogLevel, MOST_VOTES, NetworkId, NetworkIdError,
+    RoleSetting, TokenText, Vpn,
 };
 
 /// The text of one file, in the order in which files are merged.

@@ -5,6 +5,9 @@ use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+/// The most votes that `minimum_nodes` may ask for: the certificate with all of them has to fit into one ledger entry.
+pub const MOST_VOTES: u16 = 100;
+
 /// The whole configuration of one machine. [`Config::default`] is what an empty `c3os:` block means.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {

@@ -63,10 +63,10 @@ use persistence::Persistence;
 use spread::Spread;
 use store::Store;
 
-/// The longest value, in bytes.
-pub const MAX_VALUE: usize = 16 * 1024;
+/// The longest value, in bytes: the founding certificate with the most votes that one may need.
+pub const MAX_VALUE: usize = 40 * 1024;
 /// The longest entry with its signature and fields of later versions, in bytes.
-pub const MAX_ENTRY: usize = 17 * 1024;
+pub const MAX_ENTRY: usize = 41 * 1024;
 /// The longest message between neighbours, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// The longest time to live.

@@ -22,7 +22,7 @@ impl Neighbour {
     pub(super) fn next_message(&mut self, store: &Store, now: Instant) -> Option<Vec<u8>> {
         let message = match self.next_small(store) {
             Some(message) => message,
-            None if self.pace.is_open(now) => self.next_large(store, now)?,
+            None if self.waits_for_pace() && self.pace.is_open(now) => self.next_large(store, now)?,
             None => return None,
         };
         self.pace.spend(message.len());

@@ -309,15 +309,15 @@ impl Spread {
 
     /// The next message, and for whom: every neighbour has its turn.
     pub(super) fn poll_message(&mut self, store: &Store, now: Instant) -> Option<(NodeId, Vec<u8>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = self.turn.map_or(Unbounded, Excluded);
-        let after: Vec<NodeId> = self.neighbours.range((start, Unbounded)).map(|(id, _)| *id).collect();
-        let before = self.neighbours.keys().copied().take(self.neighbours.len() - after.len());
-        for id in after.into_iter().chain(before.collect::<Vec<_>>()) {
-            let neighbour = self.neighbours.get_mut(&id).expect("just listed");
-            if let Some(bytes) = neighbour.next_message(store, now) {
-                self.turn = Some(id);
-                return Some((id, bytes));
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let after = (self.turn.map_or(Unbounded, Excluded), Unbounded);
+        let before = (Unbounded, self.turn.map_or(Unbounded, Included));
+        for turns in [after, before] {
+            for (id, neighbour) in self.neighbours.range_mut(turns) {
+                if let Some(bytes) = neighbour.next_message(store, now) {
+                    self.turn = Some(*id);
+                    return Some((*id, bytes));
+                }
             }
         }
         None

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::world::{World, settings};
 use crate::{
+    config::MOST_VOTES,
     election::{Certificate, CertificateError, FoundingSettings, bytes},
-    ledger::{decode, encode},
+    ledger::{MAX_VALUE, decode, encode},
 };
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -82,6 +83,12 @@ fn too_few_doubled_or_foreign_votes_are_refused() {
         forged(&certificate, |wire| wire.acceptors = foreign.acceptors.clone()),
         CertificateError::Entry(_)
     ));
+}
+
+#[test]
+fn one_with_the_most_votes_that_may_be_asked_for_fits_into_the_ledger() {
+    let largest = founded(MOST_VOTES.into(), MOST_VOTES).to_bytes().len();
+    assert!(largest <= MAX_VALUE, "{largest} bytes");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::{
-    Bounds, PeerFault,
+    Bounds, MAX_ENTRY, MAX_VALUE, PeerFault,
     wire::{BucketSet, Message, Row, Section},
 };
 
@@ -131,11 +131,11 @@ fn oversize_is_refused_before_it_is_read() {
     let (mut ledger, neighbour) = ledger();
     let result = ledger.handle_message(neighbour, &vec![0x9b; 64 * 1024 + 1], start());
     assert_eq!(result, Err(PeerFault::MessageTooLong(64 * 1024 + 1)));
-    let result = ledger.handle_message(neighbour, &push(&[&[0; 18 * 1024]], identity(3).id()), start());
-    assert_eq!(result, Err(PeerFault::EntryTooLong(18 * 1024)));
+    let result = ledger.handle_message(neighbour, &push(&[&[0; MAX_ENTRY + 1]], identity(3).id()), start());
+    assert_eq!(result, Err(PeerFault::EntryTooLong(MAX_ENTRY + 1)));
     assert_eq!(ledger.counters().oversize, 2);
-    let error = ledger.put("key".parse().unwrap(), vec![0; 16 * 1024 + 1], None, start());
-    assert!(error.unwrap_err().to_string().contains("16384"));
+    let error = ledger.put("key".parse().unwrap(), vec![0; MAX_VALUE + 1], None, start());
+    assert!(error.unwrap_err().to_string().contains(&MAX_VALUE.to_string()));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn an_author_gets_no_more_keys_or_bytes_than_its_share() {
     let more = entry(&author, 102, "key/100", b"z");
     ledger.handle_message(neighbour, &push(&[more.to_bytes()], author.id()), start()).unwrap();
     assert_eq!(ledger.of_author(author.id()).count(), keys + 1);
-    let large = [7; 16 * 1024];
+    let large = [7; MAX_VALUE];
     for seq in 200..220 {
         let one = entry(&identity(4), seq, &format!("key/{seq}"), &large);
         ledger.handle_message(neighbour, &push(&[one.to_bytes()], identity(4).id()), start()).unwrap();
