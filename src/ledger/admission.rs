@@ -148,7 +148,12 @@ impl Ledger {
     /// Something signed by us comes back. With a number that we never gave, we have lost it, or are two.
     fn recognise(&mut self, entry: &SignedEntry) {
         let mark = self.own.mark();
-        if self.own.raise_mark(entry.seq()) && !self.own.amnesia {
+        let higher = self.own.raise_mark(entry.seq());
+        if higher && self.own.lost {
+            // It was lost before too, after a longer jump: there may be more of which this neighbour does not know.
+            self.jump();
+        }
+        if higher && !self.own.amnesia {
             warn!(
                 number = entry.seq(),
                 mark,

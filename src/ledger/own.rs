@@ -45,6 +45,8 @@ pub(super) struct Own {
     unwritten: Vec<Unwritten>,
     /// Something of ours was lost; see [`super::Ledger::amnesia`].
     pub(super) amnesia: bool,
+    /// This run began with a loss.
+    pub(super) lost: bool,
     /// Until when drafts are held back after a loss.
     pub(super) hold: Option<Instant>,
     /// The mark or the amnesia flag changed and the disk does not know.

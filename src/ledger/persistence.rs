@@ -150,7 +150,7 @@ impl Ledger {
             ledger.take_record(record, lost, now);
         }
         if lost {
-            ledger.jump(now);
+            ledger.begin_with_loss(now);
         } else {
             ledger.store.raise_through(ledger.id(), 0, ledger.own.mark(), now);
         }
@@ -166,16 +166,20 @@ impl Ledger {
     pub fn handle_mark(&mut self, mark: u64, now: Instant) {
         self.advance(now);
         if self.own.raise_mark(mark) {
-            self.jump(now);
+            self.begin_with_loss(now);
         }
     }
 
-    /// Goes on after a loss, at numbers that nothing lost had.
-    fn jump(&mut self, now: Instant) {
+    fn begin_with_loss(&mut self, now: Instant) {
+        self.jump();
+        (self.own.lost, self.own.amnesia) = (true, true);
+        self.own.hold = Some(now + LOSS_WAIT);
+    }
+
+    /// Goes on at numbers that nothing lost had.
+    pub(super) fn jump(&mut self) {
         let by = self.spread.draw(LOSS_JUMP);
         self.own.raise_mark(self.own.mark() + by);
-        self.own.amnesia = true;
-        self.own.hold = Some(now + LOSS_WAIT);
     }
 
     fn take_record(&mut self, record: Record, lost: bool, now: Instant) {

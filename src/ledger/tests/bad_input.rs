@@ -16,7 +16,7 @@ fn ledger() -> (Ledger, NodeId) {
     (ledger, neighbour)
 }
 
-fn push(entries: &[&[u8]], author: NodeId) -> Vec<u8> {
+pub(super) fn push(entries: &[&[u8]], author: NodeId) -> Vec<u8> {
     let entries = entries.iter().map(|bytes| (None, *bytes)).collect();
     Message::Entries(vec![Section { author, from: 0, through: 0, entries }]).encode()
 }

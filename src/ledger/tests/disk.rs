@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{bad_input::push, *};
 use crate::ledger::{Damage, disk::Record, disk::write_record, own::LOSS_JUMP};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -114,6 +114,19 @@ fn a_file_that_is_lost_twice_does_not_come_to_the_same_numbers() {
         (0..8).map(|boot| Ledger::restore(identity(1), [boot; 32], &[], start()).0.mark()).collect();
     let apart = marks.iter().zip(marks.iter().skip(1)).all(|(a, b)| b - a > *LOSS_JUMP.start());
     assert!(marks.len() == 8 && apart, "{marks:?}");
+}
+
+#[test]
+fn a_second_loss_jumps_over_what_was_written_after_the_first_and_nobody_shows() {
+    let now = start();
+    let me = identity(1);
+    let (mut ledger, _) = Ledger::restore(me.clone(), [1; 32], &[], now);
+    ledger.handle_neighbour_up(identity(2).id(), now);
+    // After the first loss it had jumped further, and the neighbour holds only the first word from there.
+    let known = ledger.mark() + (1 << 39);
+    let word = entry(&me, known, "machine", b"x");
+    ledger.handle_message(identity(2).id(), &push(&[word.to_bytes()], me.id()), now).unwrap();
+    assert!(ledger.mark() > known + LOSS_JUMP.start());
 }
 
 #[test]
