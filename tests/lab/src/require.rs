@@ -88,6 +88,11 @@ pub fn programs(init: Init) -> Result<()> {
     if init == Init::Systemd && !Path::new("/usr/lib/systemd/systemd").exists() {
         missing.push("systemd");
     }
+    packages(&missing)
+}
+
+/// Makes sure that Debian's packages are there: installs them as root, else names them.
+pub fn packages(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -99,7 +104,7 @@ pub fn programs(init: Init) -> Result<()> {
     eprintln!("lab: installing {names}");
     let install = || {
         let mut install = Command::new("apt-get");
-        install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
+        install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing);
         quiet(install.env("DEBIAN_FRONTEND", "noninteractive"), "installing packages")
     };
     if install().is_err() {

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{SOON, Stage, pass, refs, unchanged};
 use crate::cluster::{Cluster, until};
-use crate::{lab, product};
+use crate::dir::Init;
+use crate::{lab, product, require};
 
 pub(super) fn cut_cable(stage: &mut Stage) -> Result<()> {
     let names = stage.names();
@@ -26,6 +27,72 @@ pub(super) fn cut_cable(stage: &mut Stage) -> Result<()> {
     let after = stage.settled(&nodes)?;
     unchanged(&before, &after)?;
     stage.all_reach_all(&nodes, &after)
+}
+
+/// From the first boot on n3 hears nothing of what n1 says.
+pub(super) fn one_way_link(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    // Power-on first: the rule is laid before the agent has found anybody.
+    stage.lab.boot(&nodes[2..])?;
+    let deaf =
+        "table ip deaf { chain input { type filter hook input priority 0; ip saddr 10.77.0.1 drop; }; }";
+    stage.lab.say("n3", &format!("echo '{deaf}' | /usr/sbin/nft -f -"))?;
+    stage.lab.boot(&nodes[..2])?;
+    let before = stage.settled(&nodes)?;
+    let address = before[2].ipv4.clone().context("no address")?;
+    ensure!(!stage.lab.reaches("n1", &address), "n3 is deaf to n1, and answers it");
+    stage.lab.say("n3", "/usr/sbin/nft delete table ip deaf")?;
+    stage.all_reach_all(&nodes, &before)?;
+    unchanged(&before, &stage.settled(&nodes)?)
+}
+
+/// Where Debian's package libfaketime has what shows a program another wall clock.
+const OTHER_CLOCK: &str = "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// The wall clocks of the agents are hours apart, and are set while they run. Timers go on as they do when a real clock
+/// is set.
+pub(super) fn stepped_clocks(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    if !stage.lab.run("n1", &format!("test -e {OTHER_CLOCK}"))?.status.success() {
+        require::packages(&["libfaketime"])?;
+    }
+    let before = stage.settled(&nodes)?;
+    let set = |node: &str, offset: &str| stage.lab.say(node, &format!("echo {offset} >/run/clock"));
+    let environment = format!(
+        "LD_PRELOAD={OTHER_CLOCK} FAKETIME_TIMESTAMP_FILE=/run/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1"
+    );
+    for (node, offset) in nodes.iter().zip(["+3h", "-5h", "+40d"]) {
+        set(node, offset)?;
+        match stage.init {
+            Init::Systemd => stage.lab.say(node, &format!("systemctl set-environment {environment}"))?,
+            Init::Openrc => {
+                stage.lab.say(node, &format!("echo \"export {environment}\" >>/etc/conf.d/c3os-agent"))?
+            }
+        };
+        stage.agent(node, "stop")?;
+    }
+    for node in &nodes {
+        stage.agent(node, "start")?;
+    }
+    let after = stage.settled(&nodes)?;
+    unchanged(&before, &after)?;
+    for node in &nodes {
+        let maps = "grep -l libfaketime /proc/[0-9]*/maps | while read maps; do tr '\\0' ' ' <${maps%maps}cmdline; echo; done";
+        let faked = stage.lab.say(node, maps)?;
+        ensure!(faked.contains("c3os agent"), "{node}: the agent's clock is the real one: {faked}");
+    }
+    for (node, offset) in nodes.iter().zip(["-9h", "+2d", "+0"]) {
+        set(node, offset)?;
+    }
+    // What somebody says from now on still reaches everybody.
+    stage.lab.add()?;
+    let names = stage.names();
+    let nodes = refs(&names);
+    let grown = stage.settled(&nodes)?;
+    unchanged(&before, &grown)?;
+    stage.all_reach_all(&nodes, &grown)
 }
 
 /// n4 has a token of another network.

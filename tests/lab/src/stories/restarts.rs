@@ -57,6 +57,35 @@ pub(super) fn any_order(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// The only server is gone for a while: the workers stay what they are, and nobody takes its place.
+pub(super) fn server_killed(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    let before = stage.settled(&nodes)?;
+    let server = before
+        .iter()
+        .position(|view| view.assigned.as_deref() == Some("master"))
+        .context("nobody is the master")?;
+    let workers: Vec<_> = (0..nodes.len()).filter(|node| *node != server).collect();
+    let (here, were): (Vec<_>, Vec<_>) =
+        workers.iter().map(|&node| (nodes[node], before[node].clone())).unzip();
+    stage.lab.kill(&[nodes[server]])?;
+    stage.lab.wait_for(&here, "the workers see that the server is gone", SOON, &mut |views| {
+        views.iter().all(|view| view.live_others() == 1)
+    })?;
+    // Long enough for somebody to be made a server, if anybody were to be.
+    pass(Duration::from_secs(10))?;
+    unchanged(&were, &stage.settled(&here)?)?;
+    // The workers start anew without it, too.
+    stage.lab.kill(&here)?;
+    stage.lab.boot(&here)?;
+    unchanged(&were, &stage.settled(&here)?)?;
+    stage.lab.boot(&[nodes[server]])?;
+    let after = stage.settled(&nodes)?;
+    unchanged(&before, &after)?;
+    stage.all_reach_all(&nodes, &after)
+}
+
 pub(super) fn emptied_etc(stage: &mut Stage) -> Result<()> {
     let names = stage.names();
     let nodes = refs(&names);
