@@ -43,11 +43,17 @@ impl Model {
         }
     }
 
-    /// Compares a member's ledger with what was really written by the authors that are `honest`.
+    /// Compares a member's ledger with what was really written by the authors that are `honest`. Where it is not `exact`,
+    /// it may lack what it says that it holds.
     ///
     /// # Errors
     /// What it holds that nobody wrote, or lacks though it says that it holds everything up to there.
-    pub fn check(&self, ledger: &Ledger, honest: impl Fn(&NodeId) -> bool) -> Result<(), String> {
+    pub fn check(
+        &self,
+        ledger: &Ledger,
+        honest: impl Fn(&NodeId) -> bool,
+        exact: bool,
+    ) -> Result<(), String> {
         let me = ledger.id();
         for author in ledger.authors().filter(|author| *author != me && honest(author)) {
             let nothing = Author::default();
@@ -59,7 +65,7 @@ impl Model {
                 }
             }
             let have = ledger.have(author);
-            for (key, written) in keys.iter().filter(|_| !lost) {
+            for (key, written) in keys.iter().filter(|_| exact && !lost) {
                 // A catch-up leaves out what was replaced, also by something beyond its end: only what lives counts.
                 let Some((seq, _)) = written.last_key_value().filter(|(seq, _)| **seq <= have) else {
                     continue;
