@@ -161,9 +161,14 @@ impl InLab {
         lab::kept_path(&self.dir, node, path)
     }
 
+    /// What all hosts boot from. Hosts that are on may not see what is changed there.
+    pub fn image(&self) -> PathBuf {
+        self.dir.image()
+    }
+
     /// The product's program, as it lies on the hosts.
     pub fn binary(&self) -> PathBuf {
-        self.dir.image().join("usr/bin/c3os")
+        self.image().join("usr/bin/c3os")
     }
 
     /// Where the lab lies.

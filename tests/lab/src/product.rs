@@ -95,6 +95,11 @@ pub struct Status {
     pub cluster_message: String,
     pub cluster_id: Option<String>,
     pub founder: Option<String>,
+    /// Who leads it, and since when.
+    pub lead: Option<String>,
+    pub epoch: Option<u64>,
+    /// Its servers, in the order in which they became it.
+    pub servers: Vec<String>,
     /// `master` or `worker`: what the cluster decided.
     pub assigned: Option<String>,
     /// What this machine has applied.
@@ -135,6 +140,9 @@ impl Status {
             cluster_message: word(&cluster["message"]).unwrap_or_default(),
             cluster_id: word(&cluster["id"]),
             founder: word(&cluster["founder"]),
+            lead: word(&cluster["lead"]),
+            epoch: cluster["epoch"].as_u64(),
+            servers: cluster["servers"].as_array().into_iter().flatten().filter_map(word).collect(),
             assigned: word(&role["assigned"]),
             applied: word(&role["applied"]),
             unit: word(&role["unit"]),

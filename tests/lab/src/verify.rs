@@ -135,6 +135,10 @@ const PARTS: &[Step] = &[
             "--test-threads=1",
         ]),
     },
+    Step {
+        name: "servers",
+        check: Check::Lab(&["story", "seven-machines-have-three-servers-and-one-lead", "--real-runner"]),
+    },
     Step { name: "masters", check: Check::Lab(&["story", "forced-masters-a-minute-apart", "--real-runner"]) },
 ];
 

@@ -9,11 +9,11 @@ use std::{
 use c3os::{
     address::Lease,
     config::{Config, NetworkId, RoleSetting},
-    election::{Acceptor, Ballot, Proposer, Register},
+    election::{Acceptor, Ballot, Bid, Campaign, ClusterId, LeaseRecord, Proposer, Register, Role},
     identity::{Identity, NodeId},
-    k3s::Applied,
+    k3s::{Applied, CaHash},
     ledger::{Write, WriteKind, decode},
-    node::{Event, Kept, Node, Observed, RoleOrder, Settings},
+    node::{Event, Kept, Node, Observed, Office, RoleOrder, Settings},
     token::MeshId,
 };
 
@@ -115,6 +115,8 @@ pub struct Host {
     writing: Option<Writing>,
     /// The last ballot that this machine asked for, as its disk has it.
     asked: Option<(Ballot, bool)>,
+    /// As a server, its part in holding the Lease, since it was switched on.
+    campaign: Campaign,
     /// The role order of this boot that came last.
     pub order: Option<RoleOrder>,
     pub boots: u32,
@@ -141,6 +143,7 @@ impl Host {
             keeps_mark_at: start,
             writing: None,
             asked: None,
+            campaign: Campaign::new(String::new()),
             order: None,
             boots: 0,
             lies: false,
@@ -273,6 +276,7 @@ impl Host {
         };
         let (node, _damage) = Node::new(settings, identity, kept, seed, now).expect("the subnet is fine");
         self.node = Some(node);
+        self.campaign = Campaign::new(self.id().to_string());
         self.keeps_mark_at = now + MARK_KEPT;
         self.boots += 1;
     }
@@ -379,10 +383,11 @@ impl Host {
                         address: assignment.address,
                         server: order.facts.server_address,
                     };
-                    self.disk.applied = Some(applied.clone());
+                    let complete =
+                        self.config.auto.additional_servers == 0 || order.facts.agent_token.is_some();
                     self.order = Some(*order);
-                    if let Some(node) = &mut self.node {
-                        node.handle_observed(Observed::Applied(applied), now);
+                    if complete {
+                        self.apply(applied, now);
                     }
                 }
                 Event::Pin(certificate) => {
@@ -401,6 +406,50 @@ impl Host {
                 | Event::Liveness { .. }
                 | Event::Assigned { .. } => {}
             }
+        }
+    }
+
+    /// The role is applied at once; k3s of a server begins to run.
+    fn apply(&mut self, applied: Applied, now: Instant) {
+        self.disk.applied = Some(applied.clone());
+        let Some(node) = &mut self.node else { return };
+        let (role, cluster_id) = (applied.role, applied.cluster_id);
+        node.handle_observed(Observed::Applied(applied), now);
+        if role == Role::Server && self.config.auto.additional_servers > 0 {
+            let ca_hash = CaHash::of_token(&format!("K10{}::server:x", cluster_id.to_string().repeat(2)));
+            let server = Observed::Server { up: true, ca_hash, version: None, lan_address: None };
+            node.handle_observed(server, now);
+            node.handle_observed(Observed::Voting(true), now);
+        }
+    }
+
+    /// What this server has to ask its API for, and of which cluster; none if it is no server.
+    pub fn office(&self) -> Option<(Office, ClusterId)> {
+        let node = self.node.as_ref()?;
+        Some((node.office().filter(|office| office.several)?, node.cluster_id()?))
+    }
+
+    /// The servers of its cluster, as it knows them.
+    pub fn servers(&self) -> Vec<NodeId> {
+        self.node.iter().flat_map(|node| node.servers_of_cluster()).collect()
+    }
+
+    /// It looked at the Lease.
+    pub fn handle_lease(&mut self, found: Option<LeaseRecord>, office: &Office, now: Instant) -> Bid {
+        self.campaign.handle_seen(found, office.epoch, office.ours, self.clock.shows(now))
+    }
+
+    /// Whether its write into the Lease was taken.
+    pub fn handle_lease_written(&mut self, done: bool, now: Instant) {
+        self.campaign.handle_written(done);
+        self.tell_lease(now);
+    }
+
+    /// Tells the member whether it holds the Lease.
+    pub fn tell_lease(&mut self, now: Instant) {
+        let now = self.clock.shows(now);
+        if let Some(node) = &mut self.node {
+            node.handle_observed(Observed::Lease(self.campaign.held(now)), now);
         }
     }
 }

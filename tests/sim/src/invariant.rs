@@ -54,6 +54,8 @@ pub struct Coverage {
     pub healed_partition: bool,
     /// A machine lost power while a promise or a vote was half on its disk, before the decree was decided.
     pub torn_promise: bool,
+    /// Somebody else than the founder led a cluster.
+    pub lead_changed: bool,
     /// There were two clusters in the end.
     pub two_clusters: bool,
 }
@@ -162,6 +164,7 @@ impl Watch {
             self.clusters.entry(host.network_id().clone()).or_default().insert(cluster);
         }
         self.coverage.amnesiac_voter |= host.is_amnesiac() && !self.is_decided(host.network_id());
+        self.coverage.lead_changed |= host.office().is_some_and(|(office, _)| office.epoch > 1);
         match &host.order {
             Some(order) => self.check_role(at, host, order),
             None => Ok(()),
@@ -172,13 +175,13 @@ impl Watch {
         let (Some(node), name, assignment) = (&host.node, &host.name, &order.assignment) else {
             return Ok(());
         };
-        let lead = node.lead_of_cluster();
         let key = format!("assignment/{}/{}", host.network_id(), host.id());
-        let written = lead
-            .and_then(|lead| node.ledger().get(lead, &key))
-            .and_then(|entry| decode::<Assignment>(entry.value()).ok());
-        if written.as_ref() != Some(assignment) || node.cluster_id() != Some(assignment.cluster_id) {
-            return Err(format!("{name} has the role {assignment:?} and the lead wrote {written:?}"));
+        let servers = host.servers();
+        // Each lead writes under its own name; what an earlier one wrote stands until a later one says otherwise.
+        let written = node.ledger().with_prefix(&key).filter(|entry| servers.contains(&entry.author()));
+        let written: Vec<Assignment> = written.filter_map(|entry| decode(entry.value()).ok()).collect();
+        if !written.contains(assignment) || node.cluster_id() != Some(assignment.cluster_id) {
+            return Err(format!("{name} has the role {assignment:?} and leads wrote {written:?}"));
         }
         if assignment.role == Role::Worker && order.facts.server_token.is_some() {
             return Err(format!("{name} is a worker and has the servers' token"));
@@ -257,8 +260,9 @@ impl Watch {
                 return false;
             }
         }
-        let one = |(clusters, servers): &(BTreeSet<_>, BTreeSet<_>)| {
-            clusters.len() == 1 && (servers.len() == 1 || (!all_run && servers.is_empty()))
+        let one = |(network_id, (clusters, servers)): (&&NetworkId, &(BTreeSet<_>, BTreeSet<_>))| {
+            let wanted = wanted_servers(world, network_id);
+            clusters.len() == 1 && (servers.len() == wanted || (!all_run && servers.len() < wanted))
         };
         let lied_to = world.hosts.iter().any(|host| host.lies && host.is_up());
         let ledgers: BTreeSet<_> =
@@ -274,10 +278,19 @@ impl Watch {
             state == Some(expected)
         };
         self.are_addresses_distinct(world)
-            && networks.values().all(one)
+            && networks.iter().all(one)
             && (lied_to || ledgers.len() == 1)
             && nodes().all(founded)
     }
+}
+
+/// How many servers there are to be in the end.
+fn wanted_servers(world: &World, network_id: &NetworkId) -> usize {
+    let nodes = || world.hosts.iter().filter(|host| host.network_id() == network_id && !host.lies);
+    let additional = nodes().map(|host| host.config.auto.additional_servers).max().unwrap_or_default();
+    let able =
+        nodes().filter(|host| matches!(host.config.role, RoleSetting::Auto | RoleSetting::Master)).count();
+    able.min(1 + usize::from(additional))
 }
 
 /// Whether this machine shows that another one has its address.

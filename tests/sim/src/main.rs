@@ -4,6 +4,7 @@
 //! of it what does not matter if it fails, and tells the rest; `--kept` replays those of `seeds.txt`, which once found
 //! something; `--nodes 1000 --idle 600` measures a large mesh; `--mutations` breaks the protocol in the ways of `mutations.txt` and shows that each is caught.
 
+mod api;
 mod errors;
 mod host;
 mod invariant;
@@ -113,8 +114,10 @@ fn run(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Outcome {
             ("amnesiac_voter", covered.amnesiac_voter),
             ("healed_partition", covered.healed_partition),
             ("two_clusters", covered.two_clusters),
+            ("lead_changed", covered.lead_changed),
             ("exempt_from_settling", exempt),
             ("cold_start", schedule.plot == Plot::ColdStart),
+            ("servers", schedule.plot == Plot::Servers),
             ("late", schedule.plot == Plot::Late),
             ("liar", schedule.plot == Plot::Liar),
             ("networks", schedule.plot == Plot::Networks),

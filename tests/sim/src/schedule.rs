@@ -40,6 +40,8 @@ pub enum Plot {
     Cloned,
     /// A machine's disk is put back to what it was a while ago.
     Restored,
+    /// Up to three servers; once there are, one of the machines is off for a minute.
+    Servers,
     /// m is too small for so many machines, and the network is cut: what must never happen may happen, and is shown.
     Apart,
 }
@@ -77,7 +79,11 @@ impl Schedule {
     /// The schedule of a seed. Of what is planned while faults go on, the `without`-th things do not happen.
     pub fn new(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let plot = *PLOTS.choose(&mut rng).unwrap_or(&Plot::Founding);
+        let mut plot = *PLOTS.choose(&mut rng).unwrap_or(&Plot::Founding);
+        // Drawn apart: the schedules of all other seeds stay what they were.
+        if plot == Plot::Founding && StdRng::seed_from_u64(!seed).random_ratio(1, 6) {
+            plot = Plot::Servers;
+        }
         let nodes = match plot {
             Plot::ForcedMasters => 3,
             Plot::Networks => 6,
@@ -125,6 +131,7 @@ impl Schedule {
         let epilogue = match plot {
             Plot::Late | Plot::Liar => epilogue_of_one_more(plot, all - 1, &mut rng),
             Plot::ColdStart => cold_start(all, &mut rng),
+            Plot::Servers => one_is_off(all, &mut rng),
             _ => Vec::new(),
         };
         Self { world, plot, rule_holds, faults, epilogue }
@@ -148,6 +155,9 @@ impl Schedule {
         if rng.random_ratio(1, 4) {
             // So narrow that many draw the same address.
             config.vpn.subnet = NARROW.parse().expect("a subnet");
+        }
+        if plot == Plot::Servers {
+            config.auto.additional_servers = 2;
         }
         let mut configs = vec![config.clone(); nodes];
         match plot {
@@ -214,6 +224,15 @@ fn epilogue_of_one_more(plot: Plot, host: usize, rng: &mut StdRng) -> Vec<(Durat
         }
     }
     epilogue
+}
+
+/// Perhaps the lead: another server goes on.
+fn one_is_off(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {
+    let host = rng.random_range(0..hosts);
+    vec![
+        (Duration::ZERO, Action::Crash(host, AfterCrash::Kept)),
+        (millis(rng.random_range(1_000..90_000)), Action::Boot(host)),
+    ]
 }
 
 fn cold_start(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c3os::{election::Ballot, identity::NodeId};
+use c3os::{
+    election::{Ballot, ClusterId, LeaseRecord, RENEW_LEASE},
+    identity::NodeId,
+};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use sha2::{Digest, Sha256};
 
@@ -51,7 +54,7 @@ pub enum Action {
 }
 
 #[derive(Debug)]
-enum Happening {
+pub(super) enum Happening {
     Message {
         from: usize,
         to: usize,
@@ -74,6 +77,18 @@ enum Happening {
         host: usize,
         boot: u32,
     },
+    /// A server looks at its API.
+    AsksApi {
+        host: usize,
+        boot: u32,
+    },
+    /// What it writes into the Lease, if that is still of this version, arrives there.
+    WritesLease {
+        host: usize,
+        boot: u32,
+        version: u64,
+        transitions: u64,
+    },
     Action(Action),
 }
 
@@ -84,7 +99,9 @@ impl Happening {
             Self::Message { to: host, .. }
             | Self::Written { host, .. }
             | Self::Connection { at: host, .. }
-            | Self::DiscoveryExhausted { host, .. } => Some(*host),
+            | Self::DiscoveryExhausted { host, .. }
+            | Self::AsksApi { host, .. }
+            | Self::WritesLease { host, .. } => Some(*host),
             Self::Action(_) => None,
         }
     }
@@ -105,7 +122,7 @@ pub struct Weather {
 
 pub struct World {
     start: Instant,
-    now: Instant,
+    pub(super) now: Instant,
     rng: StdRng,
     pub hosts: Vec<Host>,
     ids: Vec<NodeId>,
@@ -124,6 +141,8 @@ pub struct World {
     /// Which connection an end believes to have with another machine.
     believed: BTreeMap<(usize, usize), u64>,
     epochs: u64,
+    /// The Lease of each cluster, and its version.
+    pub(super) leases: BTreeMap<ClusterId, (LeaseRecord, u64)>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     sequence: u64,
@@ -213,6 +232,7 @@ impl World {
             links: BTreeMap::new(),
             believed: BTreeMap::new(),
             epochs: 0,
+            leases: BTreeMap::new(),
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             sequence: 0,
@@ -256,13 +276,13 @@ impl World {
         self.later(after, Happening::Action(action));
     }
 
-    fn later(&mut self, after: Duration, happening: Happening) {
+    pub(super) fn later(&mut self, after: Duration, happening: Happening) {
         self.sequence += 1;
         self.queue.push(Reverse((self.now + after, self.sequence)));
         self.happenings.insert(self.sequence, happening);
     }
 
-    fn between(&mut self, (from, to): (Duration, Duration)) -> Duration {
+    pub(super) fn between(&mut self, (from, to): (Duration, Duration)) -> Duration {
         Duration::from_micros(self.rng.random_range(from.as_micros() as u64..=to.as_micros() as u64))
     }
 
@@ -312,6 +332,11 @@ impl World {
         self.cuts.contains(&pair(a, b))
     }
 
+    /// Whether packets pass both ways.
+    pub(super) fn hears(&self, a: usize, b: usize) -> bool {
+        !self.is_cut(a, b) && !self.deaf.contains(&(a, b)) && !self.deaf.contains(&(b, a))
+    }
+
     pub fn is_anything_cut(&self) -> bool {
         !self.cuts.is_empty()
     }
@@ -348,6 +373,18 @@ impl World {
                 let now = self.now;
                 if self.hosts[host].boots == boot {
                     self.hosts[host].handle_discovery_exhausted(now);
+                    self.touched.insert(host);
+                }
+            }
+            Happening::AsksApi { host, boot } => {
+                if self.hosts[host].boots == boot {
+                    self.ask_api(host);
+                    self.touched.insert(host);
+                }
+            }
+            Happening::WritesLease { host, boot, version, transitions } => {
+                if self.hosts[host].boots == boot {
+                    self.write_lease(host, version, transitions);
                     self.touched.insert(host);
                 }
             }
@@ -394,6 +431,10 @@ impl World {
                 self.touched.insert(host);
                 let boot = self.hosts[host].boots;
                 self.later(self.weather.discovery, Happening::DiscoveryExhausted { host, boot });
+                if self.hosts[host].config.auto.additional_servers > 0 {
+                    let after = self.between((Duration::ZERO, RENEW_LEASE));
+                    self.later(after, Happening::AsksApi { host, boot });
+                }
                 self.connect();
             }
             Action::Crash(host, after) => {

@@ -8,6 +8,7 @@ mod forming;
 mod idle;
 mod membership;
 mod restarts;
+mod servers;
 mod times;
 
 use std::path::Path;
@@ -94,6 +95,11 @@ const STORIES: &[Story] = &[
     Story::new("garbage-from-a-stranger-is-counted", faults::garbage),
     Story::new("a-broken-config-still-joins", faults::broken_config).off(),
     Story::new("a-full-disk-is-survived", faults::full_disk),
+    Story::new("seven-machines-have-three-servers-and-one-lead", servers::seven)
+        .with(&["auto: { ha: { master_nodes: 2 } }"])
+        .nodes(7)
+        .off()
+        .apart(),
     Story::new("an-idle-mesh-costs-little", idle::idle).apart(),
     Story::new("a-boot-is-quick", times::times).off().apart(),
     Story::new("forced-masters-a-minute-apart", forming::masters_a_minute_apart)
