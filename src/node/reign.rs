@@ -117,6 +117,11 @@ impl Node {
         Reign::new(cluster, servers, claims)
     }
 
+    /// Who leads our cluster.
+    pub fn lead_of_cluster(&self) -> Option<NodeId> {
+        self.reign.as_ref().map(|reign| reign.lead)
+    }
+
     /// Everybody who ever was a server of our cluster, as far as is known.
     pub fn servers_of_cluster(&self) -> impl Iterator<Item = NodeId> {
         self.reign.iter().flat_map(|reign| reign.servers.ever())
