@@ -105,6 +105,7 @@ fn lay_api(stage: &mut Stage) -> Result<()> {
         let private = fs::Permissions::from_mode(0o600);
         fs::set_permissions(api.join(key), private).with_context(|| format!("chmod {key}"))?;
     }
+    stage.lab.boot(&["laptop"])?;
     let address =
         stage.lab.say("laptop", "ip -4 -o addr show dev eth0 | sed 's|.*inet \\([0-9.]*\\)/.*|\\1|'")?;
     let url = format!("http://{address}:2379");
