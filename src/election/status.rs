@@ -213,7 +213,7 @@ impl fmt::Display for FoundingStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("the agent has just started"),
-            Self::Observing => f.write_str("this machine only observes (`c3os.role: none`): it has no vote and takes no role"),
+            Self::Observing => f.write_str("this machine only looks on: it has no vote and takes no role"),
             Self::Frozen => f.write_str(
                 "a setting that decides roles was not understood, so this machine neither votes nor takes a new role; \
                  `c3os validate` shows the mistake",

@@ -7,7 +7,11 @@ use super::{
     members::{Members, read},
     snapshot::{self, ClusterState, Member, Problem, Severity, Snapshot},
 };
-use crate::{address, election::FoundingStatus, identity::NodeId};
+use crate::{
+    address,
+    election::{ClusterId, FoundingStatus},
+    identity::NodeId,
+};
 
 impl Node {
     /// What this member knows and may show. The driver adds what only it sees: paths, its own counters.
@@ -91,7 +95,7 @@ impl Node {
         snapshot::Cluster {
             network_id: self.settings.network_id().clone(),
             state,
-            message: format!("{status}{heir}"),
+            message: if observes { self.looks_on() } else { format!("{status}{heir}") },
             id: pinned.map(|cluster| cluster.cluster_id.to_string()),
             generation: pinned.map(|cluster| cluster.generation),
             founder: pinned.map(|cluster| cluster.founder),
@@ -104,20 +108,39 @@ impl Node {
         }
     }
 
+    /// What an observer is, and what it sees.
+    fn looks_on(&self) -> String {
+        let why = if self.settings.visitor { "" } else { " (`c3os.role: none`)" };
+        let clusters = self.clusters_in_force();
+        let seen = match clusters.first_key_value() {
+            None => "no cluster is founded yet".to_owned(),
+            Some((id, founder)) if clusters.len() == 1 => {
+                format!("cluster {id} founded by {}", self.names(&[*founder]))
+            }
+            Some(_) => format!("there are {} clusters", clusters.len()),
+        };
+        format!("{}{why}; {seen}", FoundingStatus::Observing)
+    }
+
     /// The clusters that should not be there, in words.
     fn conflicts(&self) -> Vec<String> {
         if !self.settings.observes() {
             return self.founding.status().other_clusters().into_iter().map(ToString::to_string).collect();
         }
-        let clusters = || self.clusters_seen.iter().map(|certificate| certificate.cluster());
-        let superseded = |id| clusters().any(|other| other.supersedes == Some(id));
-        let seen: BTreeMap<_, _> = clusters()
-            .filter(|cluster| !superseded(cluster.cluster_id))
-            .map(|cluster| (cluster.cluster_id, cluster.founder))
-            .collect();
+        let seen = self.clusters_in_force();
         let named =
             seen.iter().map(|(id, founder)| format!("cluster {id} founded by node {}", founder.short()));
         if seen.len() > 1 { named.collect() } else { Vec::new() }
+    }
+
+    /// What is seen of clusters that no successor replaces, and who founded them.
+    fn clusters_in_force(&self) -> BTreeMap<ClusterId, NodeId> {
+        let clusters = || self.clusters_seen.iter().map(|certificate| certificate.cluster());
+        let superseded = |id| clusters().any(|other| other.supersedes == Some(id));
+        clusters()
+            .filter(|cluster| !superseded(cluster.cluster_id))
+            .map(|cluster| (cluster.cluster_id, cluster.founder))
+            .collect()
     }
 
     fn problems(&self) -> Vec<Problem> {

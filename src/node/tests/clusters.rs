@@ -2,7 +2,7 @@
 
 use super::machines::{MINUTE, SECOND, World, config};
 use crate::{
-    config::Config,
+    config::{Config, RoleSetting},
     election::{ClusterId, Role},
     node::{Command, Observed, snapshot::ClusterState},
 };
@@ -47,6 +47,22 @@ fn every_machine_shows_the_conflict_and_stays_where_it_is() {
     let seen = world.snapshot(laptop);
     assert_eq!((seen.cluster.state, seen.cluster.conflicts.len()), (ClusterState::Conflict, 2));
     assert!(seen.problems.iter().any(|problem| problem.what.contains("conflict")));
+}
+
+#[test]
+fn who_only_looks_on_says_which_cluster_it_sees() {
+    let none = World::with_role_setting(RoleSetting::None, config());
+    let mut world = World::new([none, config(), config()]);
+    let visitor = world.add_visitor();
+    let said = |world: &World, n: usize| world.snapshot(n).cluster.message;
+    assert!(said(&world, visitor).ends_with("no cluster is founded yet"), "{}", said(&world, visitor));
+    world.run(MINUTE);
+    let founder = world.servers(1)[0];
+    let seen = format!("; cluster {} founded by n{founder}", cluster(&world, 1));
+    for n in [0, visitor] {
+        assert!(said(&world, n).ends_with(&seen), "{}", said(&world, n));
+        assert_eq!(said(&world, n).contains("c3os.role"), n == 0);
+    }
 }
 
 #[test]
