@@ -100,6 +100,15 @@ impl Agent {
                 self.called(node, name.as_deref())
             ),
         }];
+        if let Membership::Ban { node, .. } = wanted
+            && self.parts.node.servers_of_cluster().any(|server| server == node)
+        {
+            said.push(
+                "It was a server and knows k3s' server token and the cluster's own keys. On a server, `k3s token rotate` \
+                 and `k3s certificate rotate-ca` replace them"
+                    .to_owned(),
+            );
+        }
         let Some(name) = name else { return answer(Ok(said)) };
         let kubeconfig = host::kubeconfig(&self.parts.root);
         tokio::spawn(async move {

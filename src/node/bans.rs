@@ -171,7 +171,8 @@ impl Node {
         }
         if self.is_server(node) {
             return Err(format!(
-                "{name} is a server, and holds the datastore: make it no server first (`c3os cluster show`)"
+                "{name} is a server, and holds the datastore: in a cluster of several, `c3os node remove` makes another one \
+                 take its place first"
             ));
         }
         Ok(name)
