@@ -22,6 +22,7 @@ use crate::{
     daemon::handle::{Command, Handle, Refusal, RefusalKind, Reply},
     election::{ClusterIdError, Role},
     identity::NodeId,
+    node::snapshot::RoleOf,
 };
 
 /// The dashboard: one page, nothing from elsewhere.
@@ -99,19 +100,7 @@ async fn prometheus(State(state): Shared) -> Response {
 
 async fn roles(State(state): Shared) -> Response {
     let snapshot = state.handle.look().await;
-    let roles = snapshot.members.iter().filter(|member| !member.observer).map(|member| {
-        json!({
-            "id": member.id,
-            "name": member.name,
-            "uuid": member.uuid,
-            "network_id": member.network_id,
-            "setting": member.role_setting,
-            "role": member.role,
-            "unit": member.unit,
-            "address": member.ipv4,
-            "live": member.live,
-        })
-    });
+    let roles = snapshot.members.iter().filter(|member| !member.observer).map(RoleOf::from);
     Json(roles.collect::<Vec<_>>()).into_response()
 }
 

@@ -5,8 +5,6 @@ use std::{
     process::ExitCode,
 };
 
-use serde_json::json;
-
 use super::{
     ask::{Api, block_on, member, node},
     output::{Output, on_terminal, plain, table},
@@ -15,7 +13,7 @@ use super::{
 use crate::{
     config::NetworkId,
     election::Role,
-    node::snapshot::{Member, Snapshot},
+    node::snapshot::{Member, RoleOf, Snapshot},
 };
 
 /// Lists, shows and changes roles.
@@ -72,7 +70,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 .filter(|member| !member.observer)
                 .filter(|member| network_id.as_ref().is_none_or(|id| *id == member.network_id))
                 .collect();
-            let data: Vec<_> = candidates.iter().map(|member| data(member)).collect();
+            let data: Vec<_> = candidates.iter().map(|member| RoleOf::from(*member)).collect();
             output.print(&data, || {
                 if on_terminal() { people(&candidates, &snapshot) } else { original(&candidates) }
             })?;
@@ -86,7 +84,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let Some(role) = of.role else {
                 anyhow::bail!("no role yet: {}", plain(&snapshot.cluster.message));
             };
-            output.print(&data(of), || format!("{role}\n"))?;
+            output.print(&RoleOf::from(of), || format!("{role}\n"))?;
         }
         What::Set { node, role, api, network_id: _ } => {
             let client = api.client()?;
@@ -100,20 +98,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn data(member: &Member) -> serde_json::Value {
-    json!({
-        "id": member.id,
-        "name": member.name,
-        "uuid": member.uuid,
-        "network_id": member.network_id,
-        "setting": member.role_setting,
-        "role": member.role,
-        "unit": member.unit,
-        "address": member.ipv4,
-        "live": member.live,
-    })
 }
 
 /// The original's lines: those that it had heard of lately.

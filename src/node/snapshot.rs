@@ -134,6 +134,36 @@ pub struct Member {
     pub unit: Option<String>,
 }
 
+/// What a list of roles says of a member.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RoleOf<'a> {
+    id: NodeId,
+    name: &'a str,
+    uuid: &'a str,
+    network_id: &'a NetworkId,
+    setting: RoleSetting,
+    role: Option<Role>,
+    unit: Option<&'a str>,
+    address: Option<Ipv4Addr>,
+    live: bool,
+}
+
+impl<'a> From<&'a Member> for RoleOf<'a> {
+    fn from(member: &'a Member) -> Self {
+        Self {
+            id: member.id,
+            name: &member.name,
+            uuid: &member.uuid,
+            network_id: &member.network_id,
+            setting: member.role_setting,
+            role: member.role,
+            unit: member.unit.as_deref(),
+            address: member.ipv4,
+            live: member.live,
+        }
+    }
+}
+
 /// How far the cluster is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
