@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     address,
+    config::RoleSetting,
     election::{ClusterId, FoundingStatus},
     identity::NodeId,
 };
@@ -172,6 +173,18 @@ impl Node {
                 "`c3os reset --new-identity` and the new token make it a new member",
             );
         }
+        if let Some(servers) = self.full_without_us() {
+            let what = format!(
+                "this machine has `c3os.role: master`, but its cluster has all its {} servers: {}",
+                servers.len(),
+                self.names(&servers)
+            );
+            problem(
+                Severity::Error,
+                what,
+                "remove `c3os.role` here to make it a worker, or `c3os node remove` a server that is gone",
+            );
+        }
         for trouble in self.lease.troubles() {
             problem(Severity::Warning, trouble.to_string(), trouble.fix());
         }
@@ -206,6 +219,15 @@ impl Node {
         }
         problems.sort();
         problems
+    }
+
+    /// The servers that leave no place for this machine, though its file makes it one.
+    fn full_without_us(&self) -> Option<Vec<NodeId>> {
+        let (cluster, reign) = (self.pinned.as_ref()?.cluster(), self.reign.as_ref()?);
+        let servers = reign.servers.current().to_vec();
+        let full = servers.len() >= usize::from(cluster.servers) && !servers.contains(&self.id());
+        let forced = !self.settings.visitor && self.settings.config.role == RoleSetting::Master;
+        (forced && full && self.seen.applied.is_none()).then_some(servers)
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

@@ -71,6 +71,22 @@ fn the_nearest_to_the_lead_become_servers_and_none_that_is_too_far() {
 }
 
 #[test]
+fn a_forced_master_that_comes_when_all_places_are_taken_says_so() {
+    let mut world = seven();
+    let late = world.add(World::with_role_setting(RoleSetting::Master, with_servers(2)));
+    world.run(2 * MINUTE);
+    assert_eq!(world.servers(0).len(), 3);
+    assert!(!world.servers(0).contains(&late) && world.machines[late].order.is_none());
+    let problems = world.snapshot(late).problems;
+    let names: Vec<String> = world.servers(0).iter().map(|server| format!("n{server}")).collect();
+    let said = problems.iter().any(|problem| {
+        problem.what.contains(&format!("has all its 3 servers: {}", names.join(", ")))
+            && problem.fix.contains("`c3os.role`")
+    });
+    assert!(said, "{problems:?}");
+}
+
+#[test]
 fn when_the_lead_dies_another_server_leads_in_the_next_epoch_and_goes_on() {
     let mut world = seven();
     let (old, epoch) = lead(&world, 0);

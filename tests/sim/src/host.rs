@@ -13,14 +13,17 @@ use c3os::{
     identity::{Identity, NodeId},
     k3s::{Applied, CaHash},
     ledger::{Write, WriteKind, decode},
-    node::{Event, Kept, Node, Observed, Office, RoleOrder, Settings},
-    token::MeshId,
+    node::{Command, Event, Kept, Node, Observed, Office, RoleOrder, Settings},
+    token::{Gate, KeptTokens, Keyring, MeshId, NetworkToken},
 };
 
 use crate::liar::Liar;
 
 /// How often a driver keeps the number of the latest own entry beside the identity.
 const MARK_KEPT: Duration = Duration::from_secs(30);
+
+/// A day of the year 2026: how old a token is is counted in days.
+const DAY: u64 = 20_500;
 
 /// What a machine has on disk.
 #[derive(Default, Clone)]
@@ -30,6 +33,7 @@ pub struct Disk {
     applied: Option<Applied>,
     pinned: Option<Vec<u8>>,
     mark: u64,
+    tokens: Option<KeptTokens>,
 }
 
 impl Disk {
@@ -104,6 +108,11 @@ pub struct Host {
     pub config: Config,
     identity: Arc<Identity>,
     mesh_id: MeshId,
+    /// The network token of its configuration, where schedules are about tokens.
+    configured: Option<NetworkToken>,
+    /// Whom it lets in, where it has a token.
+    pub gate: Option<Gate>,
+    pub gate_changed: bool,
     pub clock: Clock,
     pub disk: Disk,
     /// An old image of it.
@@ -136,6 +145,9 @@ impl Host {
             config,
             identity: Arc::new(Identity::from_seed(&identity_seed)),
             mesh_id,
+            configured: None,
+            gate: None,
+            gate_changed: false,
             clock: Clock::new(start),
             disk: Disk::default(),
             image: None,
@@ -155,6 +167,12 @@ impl Host {
     /// The same machine with the identity of another one, as a copied disk makes it.
     pub fn clone_of(&mut self, other: &Self) {
         self.identity = other.identity.clone();
+    }
+
+    /// Gives it a network token.
+    pub fn configure(&mut self, token: NetworkToken) {
+        self.mesh_id = token.keys().mesh_id;
+        self.configured = Some(token);
     }
 
     /// Whether it runs.
@@ -272,9 +290,13 @@ impl Host {
             pinned: self.disk.pinned.clone(),
             mark: self.disk.mark,
             new_identity: self.boots == 0,
-            ..Kept::default()
+            tokens: self.keyring(),
         };
-        let (node, _damage) = Node::new(settings, identity, kept, seed, now).expect("the subnet is fine");
+        let (mut node, _damage) = Node::new(settings, identity, kept, seed, now).expect("the subnet is fine");
+        if self.configured.is_some() {
+            node.handle_observed(Observed::Day(DAY), now);
+            (self.gate, self.gate_changed) = (Some(node.gate().clone()), false);
+        }
         self.node = Some(node);
         self.campaign = Campaign::new(self.id().to_string());
         self.keeps_mark_at = now + MARK_KEPT;
@@ -396,8 +418,16 @@ impl Host {
                         node.handle_observed(Observed::Pinned(certificate), now);
                     }
                 }
-                Event::Tokens(_)
-                | Event::Gate(_)
+                Event::Tokens(tokens) => {
+                    self.disk.tokens = Some(*tokens);
+                    if let Some(node) = &mut self.node {
+                        node.handle_observed(Observed::TokensKept, now);
+                    }
+                }
+                Event::Gate(gate) if self.configured.is_some() => {
+                    (self.gate, self.gate_changed) = (Some(gate), true);
+                }
+                Event::Gate(_)
                 | Event::Members(_)
                 | Event::Stop
                 | Event::RemoveServer { .. }
@@ -407,6 +437,34 @@ impl Host {
                 | Event::Assigned { .. } => {}
             }
         }
+    }
+
+    fn keyring(&self) -> Option<Keyring> {
+        let configured = self.configured.clone()?;
+        Some(match &self.disk.tokens {
+            Some(kept) => Keyring::resume(configured, kept).expect("what was kept is whole"),
+            None => Keyring::new(configured),
+        })
+    }
+
+    /// Gets the token that replaced the one it knows.
+    pub fn handle_errand(&mut self, bytes: &[u8], now: Instant) {
+        let now = self.clock.shows(now);
+        if let Some(node) = &mut self.node {
+            // It may be no news.
+            let _ = node.handle_errand(bytes, now);
+        }
+    }
+
+    /// Whether it did what an operator asked for.
+    pub fn handle_command(&mut self, command: Command, now: Instant) -> bool {
+        let now = self.clock.shows(now);
+        self.node.as_mut().is_some_and(|node| node.handle_command(command, now).is_ok())
+    }
+
+    /// Whether it has the role of a server.
+    pub fn is_server(&self) -> bool {
+        self.disk.applied.as_ref().is_some_and(|applied| applied.role == Role::Server)
     }
 
     /// The role is applied at once; k3s of a server begins to run.

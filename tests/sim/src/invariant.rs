@@ -230,7 +230,9 @@ impl Watch {
     /// assigned the same one; then both holders show it.
     fn are_addresses_distinct(&self, world: &World) -> bool {
         let mut holders: BTreeMap<Ipv4Addr, &Host> = BTreeMap::new();
-        let single = world.hosts.iter().filter(|host| !host.lies && !self.cloned.contains(&host.id()));
+        let single = world.hosts.iter().filter(|host| {
+            !host.lies && !self.cloned.contains(&host.id()) && !world.banned.contains(&host.id())
+        });
         single.filter_map(|host| Some((host.node.as_ref()?.lease()?.v4, host))).all(|(v4, host)| {
             holders.insert(v4, host).is_none_or(|other| {
                 host.network_id() != other.network_id() && shows_a_clash(host) && shows_a_clash(other)
@@ -240,12 +242,14 @@ impl Watch {
 
     /// Whether everything is as it shall be once nothing goes wrong any more, as far as machines run.
     pub fn is_settled(&self, world: &World) -> bool {
-        let nodes = || world.hosts.iter().filter(|host| !host.lies && host.node.is_some());
+        let takes_part = |host: &Host| !host.lies && !world.banned.contains(&host.id());
+        let nodes = || world.hosts.iter().filter(|host| takes_part(host) && host.node.is_some());
         let all_run = world.hosts.iter().all(Host::is_up);
         // Who lost the lead's word with its power and finds no lead goes on with what is applied.
         let goes_on = |host: &Host| !all_run && host.disk.has_role();
         if nodes().any(|host| {
-            host.takes_a_role() && host.order.is_none() && !waits_for_its_file(host) && !goes_on(host)
+            let waits = waits_for_its_file(host) || finds_no_place(host);
+            host.takes_a_role() && host.order.is_none() && !waits && !goes_on(host)
         }) {
             return false;
         }
@@ -271,7 +275,7 @@ impl Watch {
             let state = host.node.as_ref().map(|node| node.snapshot().cluster.state);
             let expected = match (&host.order, host.takes_a_role()) {
                 (Some(_), _) => ClusterState::Founded,
-                (None, true) if goes_on(host) => ClusterState::Founded,
+                (None, true) if goes_on(host) || finds_no_place(host) => ClusterState::Founded,
                 (None, true) => ClusterState::Conflict,
                 (None, false) => ClusterState::Observing,
             };
@@ -312,6 +316,14 @@ pub fn is_conflict_shown(world: &World) -> bool {
             let all_named = others.clone().all(|id| shown.conflicts.iter().any(|other| other.contains(id)));
             all_named && (others.count() == 0 || shown.state == ClusterState::Conflict)
         })
+}
+
+/// A forced master that came when all places of servers were taken: it says which key to change.
+fn finds_no_place(host: &Host) -> bool {
+    let problems = || host.node.as_ref().map(|node| node.snapshot().problems).unwrap_or_default();
+    host.config.role == RoleSetting::Master
+        && host.config.auto.additional_servers > 0
+        && problems().iter().any(|problem| problem.fix.contains("c3os.role"))
 }
 
 /// A forced master that was not there when another was elected: it says which key to change, and stays as it is.

@@ -6,6 +6,7 @@
 
 mod api;
 mod errors;
+mod gates;
 mod host;
 mod invariant;
 mod liar;
@@ -107,6 +108,7 @@ fn run(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Outcome {
             ("one_way_links", counts.deafened),
             ("stalls", counts.stalls),
             ("disks_restored", counts.restored),
+            ("tokens_replaced", counts.rotations),
         ]),
         coverage: BTreeMap::from([
             ("competing_ballots", covered.competing_ballots),
@@ -118,6 +120,8 @@ fn run(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Outcome {
             ("exempt_from_settling", exempt),
             ("cold_start", schedule.plot == Plot::ColdStart),
             ("servers", schedule.plot == Plot::Servers),
+            ("rotation", schedule.plot == Plot::Rotation),
+            ("banned", !schedule.world.banned.is_empty()),
             ("late", schedule.plot == Plot::Late),
             ("liar", schedule.plot == Plot::Liar),
             ("networks", schedule.plot == Plot::Networks),
@@ -174,6 +178,13 @@ fn story(
     go_on(world, watch, rule_holds, last + listened + LOOK)?;
     if !settle(world, watch, rule_holds, SETTLED_WITHIN)? {
         return Err(format!("not settled {SETTLED_WITHIN:?} after the epilogue"));
+    }
+    if schedule.plot == Plot::Rotation {
+        let until = world.elapsed() + SETTLED_WITHIN;
+        while world.elapsed() < until && world.is_rotated().is_err() {
+            go_on(world, watch, rule_holds, LOOK)?;
+        }
+        return world.is_rotated();
     }
     let newcomer = world.hosts.last().and_then(|host| host.order.as_ref());
     if schedule.plot == Plot::Late && newcomer.is_none_or(|order| order.assignment.role != Role::Worker) {

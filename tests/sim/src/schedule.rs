@@ -8,7 +8,7 @@ use std::{
 
 use c3os::{
     config::{Config, NetworkId, RoleSetting},
-    token::MeshId,
+    token::{MeshId, NetworkToken},
 };
 use rand::{
     Rng, SeedableRng,
@@ -42,6 +42,8 @@ pub enum Plot {
     Restored,
     /// Up to three servers; once there are, one of the machines is off for a minute.
     Servers,
+    /// Once there is a cluster, its network token is replaced, or a machine banned, while machines go off and on.
+    Rotation,
     /// m is too small for so many machines, and the network is cut: what must never happen may happen, and is shown.
     Apart,
 }
@@ -81,8 +83,12 @@ impl Schedule {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut plot = *PLOTS.choose(&mut rng).unwrap_or(&Plot::Founding);
         // Drawn apart: the schedules of all other seeds stay what they were.
-        if plot == Plot::Founding && StdRng::seed_from_u64(!seed).random_ratio(1, 6) {
-            plot = Plot::Servers;
+        if plot == Plot::Founding {
+            plot = match StdRng::seed_from_u64(!seed).random_range(0..6) {
+                0 => Plot::Servers,
+                1 => Plot::Rotation,
+                _ => Plot::Founding,
+            };
         }
         let nodes = match plot {
             Plot::ForcedMasters => 3,
@@ -98,6 +104,10 @@ impl Schedule {
         if plot == Plot::Cloned {
             let (first, last) = hosts.split_at_mut(first_come);
             last[0].clone_of(&first[0]);
+        }
+        if plot == Plot::Rotation {
+            let token = NetworkToken::generate(&[7; 160], Vec::new()).expect("random bytes make a token");
+            hosts.iter_mut().for_each(|host| host.configure(token.clone()));
         }
         weather_of_clocks(&mut hosts, &mut rng);
         // Without the number, a forced master that finds nobody founds alone, by its file: nothing holds across a cut.
@@ -128,10 +138,14 @@ impl Schedule {
             }
             _ => plan(&mut world, first_come, &mut rng),
         };
+        if plot == Plot::Rotation {
+            world.keep_meeting();
+        }
         let epilogue = match plot {
             Plot::Late | Plot::Liar => epilogue_of_one_more(plot, all - 1, &mut rng),
             Plot::ColdStart => cold_start(all, &mut rng),
             Plot::Servers => one_is_off(all, &mut rng),
+            Plot::Rotation => rotation(all, &mut rng),
             _ => Vec::new(),
         };
         Self { world, plot, rule_holds, faults, epilogue }
@@ -233,6 +247,26 @@ fn one_is_off(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {
         (Duration::ZERO, Action::Crash(host, AfterCrash::Kept)),
         (millis(rng.random_range(1_000..90_000)), Action::Boot(host)),
     ]
+}
+
+/// The token is replaced while power and cables go away; in the end all run.
+fn rotation(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {
+    let begin = if rng.random_ratio(1, 3) { Action::Ban } else { Action::Rotate };
+    let mut epilogue = vec![(Duration::ZERO, begin)];
+    for _ in 0..rng.random_range(0..5) {
+        let (host, at) = (rng.random_range(0..hosts), rng.random_range(0..15_000));
+        if rng.random_ratio(1, 4) {
+            epilogue.push((millis(at), Action::Cut(host, rng.random_range(0..hosts))));
+            continue;
+        }
+        let after =
+            if rng.random() { AfterCrash::Kept } else { AfterCrash::Torn(rng.random_range(0..=1000)) };
+        epilogue.push((millis(at), Action::Crash(host, after)));
+        epilogue.push((millis(at + rng.random_range(10..20_000)), Action::Boot(host)));
+    }
+    epilogue.push((millis(40_000), Action::Heal));
+    epilogue.extend((0..hosts).map(|host| (millis(40_000), Action::Boot(host))));
+    epilogue
 }
 
 fn cold_start(hosts: usize, rng: &mut StdRng) -> Vec<(Duration, Action)> {

@@ -49,6 +49,10 @@ pub enum Action {
     Heal,
     /// Faults that still wait for a write do not happen any more.
     Disarm,
+    /// The lead replaces the network token.
+    Rotate,
+    /// The lead bans a machine, which replaces the token too.
+    Ban,
     /// A member sends everybody broken copies of what it could send.
     Garble(usize),
 }
@@ -89,6 +93,8 @@ pub(super) enum Happening {
         version: u64,
         transitions: u64,
     },
+    /// Machines that are not connected try again.
+    Meets,
     Action(Action),
 }
 
@@ -102,7 +108,7 @@ impl Happening {
             | Self::DiscoveryExhausted { host, .. }
             | Self::AsksApi { host, .. }
             | Self::WritesLease { host, .. } => Some(*host),
-            Self::Action(_) => None,
+            Self::Meets | Self::Action(_) => None,
         }
     }
 }
@@ -141,6 +147,10 @@ pub struct World {
     /// Which connection an end believes to have with another machine.
     believed: BTreeMap<(usize, usize), u64>,
     epochs: u64,
+    /// The token that the ends of a connection proved to each other, where machines have one.
+    pub(super) proven: BTreeMap<(usize, usize), [u8; 8]>,
+    /// Who was banned.
+    pub banned: BTreeSet<NodeId>,
     /// The Lease of each cluster, and its version.
     pub(super) leases: BTreeMap<ClusterId, (LeaseRecord, u64)>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -150,7 +160,7 @@ pub struct World {
     pub counts: Counts,
     /// When each host wants to be called next, as of when it was last touched.
     timers: Vec<Option<Instant>>,
-    touched: BTreeSet<usize>,
+    pub(super) touched: BTreeSet<usize>,
     /// Machines that may have changed since [`World::take_changed`] was asked.
     changed: BTreeSet<usize>,
     /// Crashes that wait for a write.
@@ -199,11 +209,13 @@ pub struct Counts {
     pub deafened: u64,
     pub stalls: u64,
     pub restored: u64,
+    /// The network token was replaced.
+    pub rotations: u64,
     /// The longest message, in bytes.
     pub longest: usize,
 }
 
-fn pair(a: usize, b: usize) -> (usize, usize) {
+pub(super) fn pair(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))
 }
 
@@ -232,6 +244,8 @@ impl World {
             links: BTreeMap::new(),
             believed: BTreeMap::new(),
             epochs: 0,
+            proven: BTreeMap::new(),
+            banned: BTreeSet::new(),
             leases: BTreeMap::new(),
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
@@ -376,6 +390,7 @@ impl World {
                     self.touched.insert(host);
                 }
             }
+            Happening::Meets => self.keep_meeting(),
             Happening::AsksApi { host, boot } => {
                 if self.hosts[host].boots == boot {
                     self.ask_api(host);
@@ -491,6 +506,8 @@ impl World {
                 self.armed.clear();
                 self.cut_off_at.clear();
             }
+            Action::Rotate => self.command_lead(false),
+            Action::Ban => self.command_lead(true),
             Action::Garble(host) => self.garble(host),
         }
         self.settle();
@@ -566,11 +583,12 @@ impl World {
     }
 
     /// Starts connections wherever one may be.
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         for a in 0..self.hosts.len() {
             for b in a + 1..self.hosts.len() {
                 let up = self.hosts[a].is_up() && self.hosts[b].is_up() && self.ids[a] != self.ids[b];
-                if up && !self.is_cut(a, b) && !self.links.contains_key(&(a, b)) {
+                let may = up && !self.is_cut(a, b) && !self.links.contains_key(&(a, b));
+                if may && self.admit_each_other(a, b) {
                     self.epochs += 1;
                     let epoch = self.epochs;
                     self.links.insert((a, b), epoch);
@@ -584,11 +602,12 @@ impl World {
         }
     }
 
-    fn disconnect(&mut self, which: impl Fn(usize, usize) -> bool) {
+    pub(super) fn disconnect(&mut self, which: impl Fn(usize, usize) -> bool) {
         let ended: Vec<_> =
             self.links.iter().filter(|((a, b), _)| which(*a, *b)).map(|(p, e)| (*p, *e)).collect();
         for ((a, b), epoch) in ended {
             self.links.remove(&(a, b));
+            self.proven.remove(&(a, b));
             for (at, with) in [(a, b), (b, a)] {
                 let after = self.between((Duration::from_millis(1), self.weather.notice));
                 self.later(after, Happening::Connection { at, with, up: false, epoch });
@@ -602,6 +621,9 @@ impl World {
             self.changed.insert(at);
             let now = self.now;
             self.hosts[at].take_events(now);
+            if std::mem::take(&mut self.hosts[at].gate_changed) {
+                self.handle_gate(at);
+            }
             if self.hosts[at].start_write() {
                 let boot = self.hosts[at].boots;
                 let after = self.between((Duration::from_micros(200), Duration::from_millis(15)));
