@@ -44,7 +44,8 @@ pub const NEBULA: Peer = Peer {
 pub const EDGEVPN: Peer = Peer {
     name: "edgevpn",
     module: "github.com/mudler/edgevpn",
-    version: "v0.31.1",
+    // The sums of v0.31 are not served everywhere.
+    version: "v0.30.2",
     packages: &[""],
     from: From::GoReplacing,
 };

@@ -203,7 +203,8 @@ impl Tool {
             let address = format!("{}/24", inner.address(end));
             let token = format!("EDGEVPNTOKEN={}", token.trim());
             let interface = interface(end);
-            // Its peers are found on the veth alone: by multicast, not by the public DHT.
+            // Its peers are found on the veth alone: by multicast, not by the public DHT. Its QUIC panics where it is built
+            // with a Go that is newer than itself.
             ends.daemon(
                 end,
                 &[
@@ -214,8 +215,10 @@ impl Tool {
                     &address,
                     "--interface",
                     &interface,
-                    "--discovery-dht=false",
-                    "--discovery-mdns=true",
+                    "--listen-maddrs",
+                    "/ip4/0.0.0.0/tcp/4001",
+                    "--dht=false",
+                    "--natmap=false",
                     "--log-level",
                     "error",
                 ],
