@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use c3os::{
     node::{Command, snapshot::Phase},
-    token::{Gate, Verdict},
+    token::Verdict,
 };
 
 use crate::world::{Happening, World, pair};
@@ -22,33 +22,21 @@ impl World {
 
     /// Whether two machines let each other in. Who has only an old token gets the new one from the other.
     pub(super) fn admit_each_other(&mut self, a: usize, b: usize) -> bool {
-        let Some((token, verdicts)) = self.verdicts(a, b) else { return true };
-        match (token, verdicts) {
-            (Some(token), (Verdict::Member, Verdict::Member)) => {
+        let (Some(one), Some(other)) = (&self.hosts[a].gate, &self.hosts[b].gate) else { return true };
+        // The one that is dialled prefers.
+        let knows = |id: &[u8; 8]| one.tokens().any(|token| token.token_id == *id);
+        let Some(token) = other.tokens().map(|token| token.token_id).find(knows) else { return false };
+        let verdicts = (one.judge(&self.hosts[b].id(), &token), other.judge(&self.hosts[a].id(), &token));
+        match verdicts {
+            (Verdict::Member, Verdict::Member) => {
                 self.proven.insert(pair(a, b), token);
-                true
+                return true;
             }
-            (Some(_), (Verdict::Errand, Verdict::Member)) => {
-                self.run_errand(a, b);
-                false
-            }
-            (Some(_), (Verdict::Member, Verdict::Errand)) => {
-                self.run_errand(b, a);
-                false
-            }
-            (Some(_) | None, _) => false,
+            (Verdict::Errand, Verdict::Member) => self.run_errand(a, b),
+            (Verdict::Member, Verdict::Errand) => self.run_errand(b, a),
+            (Verdict::Refused | Verdict::Errand, _) | (_, Verdict::Refused) => {}
         }
-    }
-
-    /// What each thinks of the other, by the token that the second one prefers; none where there are no tokens.
-    fn verdicts(&self, a: usize, b: usize) -> Option<(Option<[u8; 8]>, (Verdict, Verdict))> {
-        let (one, other) = (self.hosts[a].gate.as_ref()?, self.hosts[b].gate.as_ref()?);
-        let knows = |gate: &Gate, id: &[u8; 8]| gate.tokens().any(|token| token.token_id == *id);
-        let Some(token) = other.tokens().map(|token| token.token_id).find(|id| knows(one, id)) else {
-            return Some((None, (Verdict::Refused, Verdict::Refused)));
-        };
-        let (a, b) = (self.hosts[a].id(), self.hosts[b].id());
-        Some((Some(token), (one.judge(&b, &token), other.judge(&a, &token))))
+        false
     }
 
     fn run_errand(&mut self, giver: usize, taker: usize) {
