@@ -258,6 +258,9 @@ fn check(step: &Step, log: &Path, signals: &Signals, limit: Duration) -> Result<
         }
         Check::Deny => match tools::cargo_deny() {
             Ok(program) => {
+                // It looks at the crates of all platforms, of which a build fetches those of this one. Without a network
+                // they may be there all the same.
+                let _ = cargo(&["fetch", "-q", "--locked"]).status();
                 let mut command = Command::new(program);
                 command.current_dir(product::tree());
                 command.args(["--offline", "--workspace", "--config", ".deny.toml", "check"]);
