@@ -305,11 +305,14 @@ impl Node {
     pub(super) fn watch_the_gate(&mut self, cluster: Option<&Cluster>) {
         let rotation = cluster.and_then(|cluster| self.rotation(cluster));
         let banned = &self.outside.banned;
+        // Those with a role too: of the lead's word that there is a new token this machine may have heard before what was
+        // sealed for it and the others, and somebody has to be let in to give it that.
         let known: BTreeSet<NodeId> = cluster.map_or_else(BTreeSet::new, |cluster| {
-            let reign = self.reign.iter();
-            let sealed = reign.flat_map(|reign| bans::about_nodes(&self.ledger, cluster, reign, "token"));
-            let sealed = sealed.map(|(node, _)| node);
-            sealed.filter(|node| !banned.contains(node)).collect()
+            let reign = || self.reign.iter();
+            let sealed = reign().flat_map(|reign| bans::about_nodes(&self.ledger, cluster, reign, "token"));
+            let servers = reign().flat_map(|reign| reign.servers.ever());
+            let known = sealed.map(|(node, _)| node).chain(servers).chain(self.assignments().into_keys());
+            known.filter(|node| !banned.contains(node)).collect()
         });
         let tokens = self.tokens.ring.as_ref().map(|ring| rights(ring, rotation.as_ref(), &known));
         let gate = Gate::new(tokens.unwrap_or_default(), banned.clone());

@@ -249,18 +249,27 @@ fn picture(world: &World) -> String {
                 format!("{} at {}, server {server:?}", assignment.role, assignment.address)
             });
             format!(
-                "  {}: {:?} role {role} lease {:?} live {}/{} digest {} | {}",
+                "  {}: {:?} role {role} lease {:?} live {}/{} digest {}{} | {}",
                 host.name,
                 snapshot.cluster.state,
                 node.lease().map(|lease| lease.v4),
                 snapshot.members.iter().filter(|member| member.live).count(),
                 snapshot.members.len(),
                 node.ledger().fingerprint(),
+                tokens_of(host),
                 snapshot.cluster.message,
             )
         }
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// How far the replacement of the network token is on a machine, where there is one.
+fn tokens_of(host: &host::Host) -> String {
+    let Some(node) = host.node.as_ref() else { return String::new() };
+    let Some(tokens) = node.tokens() else { return String::new() };
+    let phase = node.snapshot().rotation.map(|rotation| (rotation.phase, rotation.waits_for.len()));
+    format!(" token {} {phase:?}", tokens.number())
 }
 
 /// What the program was asked for.
