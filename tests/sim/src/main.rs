@@ -278,6 +278,8 @@ struct Options {
     first: u64,
     seed: Option<u64>,
     without: BTreeSet<usize>,
+    /// Only schedules that are about this, by the name of a [`Plot`].
+    plot: Option<String>,
     /// Ends with the first violation.
     until_one: bool,
     mutation: Option<String>,
@@ -287,7 +289,7 @@ struct Options {
     idle: u64,
 }
 
-const USAGE: &str = "use --schedules N [--first SEED] [--until-one], --seed S [--without I,J,..], --kept, --nodes N \
+const USAGE: &str = "use --schedules N [--first SEED] [--plot NAME] [--until-one], --seed S [--without I,J,..], --kept, --nodes N \
                      [--idle SECONDS], or --mutations [--only NAME] [--schedules N]";
 
 fn main() -> ExitCode {
@@ -299,6 +301,7 @@ fn main() -> ExitCode {
         first: 1,
         seed: None,
         without: BTreeSet::new(),
+        plot: None,
         until_one: false,
         mutation: None,
         nodes: None,
@@ -317,6 +320,7 @@ fn main() -> ExitCode {
             "--seed" => options.seed = number(),
             "--nodes" => options.nodes = number(),
             "--idle" => options.idle = number().unwrap_or(options.idle),
+            "--plot" => options.plot = arguments.next(),
             "--only" => options.mutation = arguments.next(),
             "--without" => {
                 let list = arguments.next().unwrap_or_default();
@@ -380,7 +384,7 @@ fn replay(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> ExitCode {
 
 fn sweep(options: &Options, epoch: Instant) -> ExitCode {
     let Options { first, schedules, until_one, .. } = *options;
-    let next = AtomicU64::new(first);
+    let (next, played) = (AtomicU64::new(first), AtomicU64::new(0));
     let report = Mutex::new(Report {
         schedules,
         faults: BTreeMap::new(),
@@ -394,6 +398,10 @@ fn sweep(options: &Options, epoch: Instant) -> ExitCode {
             if seed >= first + schedules {
                 return;
             }
+            if options.plot.as_ref().is_some_and(|plot| format!("{:?}", Plot::of(seed)) != *plot) {
+                continue;
+            }
+            played.fetch_add(1, Ordering::Relaxed);
             let outcome = run(seed, &BTreeSet::new(), epoch);
             let mut report = report.lock().expect("no thread panics while it holds the report");
             for (fault, count) in outcome.faults {
@@ -420,6 +428,8 @@ fn sweep(options: &Options, epoch: Instant) -> ExitCode {
         }
     });
     let mut report = report.into_inner().expect("all threads have ended");
+    report.schedules = played.into_inner();
+    let schedules = report.schedules.max(1);
     for share in report.coverage.values_mut() {
         *share = (*share / schedules as f64 * 1000.0).round() / 10.0;
     }

@@ -65,6 +65,25 @@ const PLOTS: [Plot; 14] = [
     Plot::Apart,
 ];
 
+impl Plot {
+    /// What the schedule of a seed is about.
+    pub fn of(seed: u64) -> Self {
+        Self::draw(seed, &mut StdRng::seed_from_u64(seed))
+    }
+
+    fn draw(seed: u64, rng: &mut StdRng) -> Self {
+        match *PLOTS.choose(rng).unwrap_or(&Self::Founding) {
+            // Drawn apart: the schedules of all other seeds stay what they were.
+            Self::Founding => match StdRng::seed_from_u64(!seed).random_range(0..6) {
+                0 => Self::Servers,
+                1 => Self::Rotation,
+                _ => Self::Founding,
+            },
+            plot => plot,
+        }
+    }
+}
+
 /// A story that is about to begin.
 pub struct Schedule {
     pub world: World,
@@ -81,15 +100,7 @@ impl Schedule {
     /// The schedule of a seed. Of what is planned while faults go on, the `without`-th things do not happen.
     pub fn new(seed: u64, without: &BTreeSet<usize>, epoch: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut plot = *PLOTS.choose(&mut rng).unwrap_or(&Plot::Founding);
-        // Drawn apart: the schedules of all other seeds stay what they were.
-        if plot == Plot::Founding {
-            plot = match StdRng::seed_from_u64(!seed).random_range(0..6) {
-                0 => Plot::Servers,
-                1 => Plot::Rotation,
-                _ => Plot::Founding,
-            };
-        }
+        let plot = Plot::draw(seed, &mut rng);
         let nodes = match plot {
             Plot::ForcedMasters => 3,
             Plot::Networks => 6,
