@@ -308,10 +308,10 @@ impl Node {
         // Those with a role too: of the lead's word that there is a new token this machine may have heard before what was
         // sealed for it and the others, and somebody has to be let in to give it that.
         let known: BTreeSet<NodeId> = cluster.map_or_else(BTreeSet::new, |cluster| {
-            let reign = || self.reign.iter();
-            let sealed = reign().flat_map(|reign| bans::about_nodes(&self.ledger, cluster, reign, "token"));
-            let servers = reign().flat_map(|reign| reign.servers.ever());
-            let known = sealed.map(|(node, _)| node).chain(servers).chain(self.assignments().into_keys());
+            let reign = self.reign.iter();
+            let sealed = reign.flat_map(|reign| bans::about_nodes(&self.ledger, cluster, reign, "token"));
+            let with_a_role = self.servers_of_cluster().chain(self.assignments().into_keys());
+            let known = sealed.map(|(node, _)| node).chain(with_a_role);
             known.filter(|node| !banned.contains(node)).collect()
         });
         let tokens = self.tokens.ring.as_ref().map(|ring| rights(ring, rotation.as_ref(), &known));
@@ -378,8 +378,7 @@ impl Node {
 
     /// What leads of our cluster say, or said, under one key.
     fn said_by_leads<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a SignedEntry> {
-        let leads = self.reign.iter().flat_map(|reign| reign.servers.ever());
-        leads.filter_map(move |lead| self.ledger.get(lead, key))
+        self.servers_of_cluster().filter_map(move |lead| self.ledger.get(lead, key))
     }
 
     /// The rotation that a lead of `cluster` began last.

@@ -116,7 +116,8 @@ impl Watch {
         let honest = |id: &NodeId| honest.contains(id) && !self.cloned.contains(id);
         // What was said to one of two machines with one identity, the other has not heard: it may hold less than others
         // promise it, and pass that on, until ledgers are compared. In the end all are equal.
-        let exact = self.cloned.is_empty();
+        let ids: BTreeSet<NodeId> = world.hosts.iter().map(Host::id).collect();
+        let exact = ids.len() == world.hosts.len();
         let single = world.hosts.iter().filter(|host| !self.cloned.contains(&host.id()));
         for ledger in single.filter_map(|host| Some(host.node.as_ref()?.ledger())) {
             self.model.check(ledger, honest, exact)?;
