@@ -5,10 +5,9 @@ use std::{
     io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
-    thread,
 };
 
-use super::{Input, Shared, batch::Batch, linger::Linger};
+use super::{Input, Shared, batch::Batch};
 use crate::{
     identity::NodeId,
     tun::{Device, MAX_FRAME},
@@ -55,23 +54,20 @@ impl<D: Device> Worker<D> {
     pub(super) fn transmit(&self) {
         let mut frame = vec![0; MAX_FRAME];
         let mut batch = Batch::new();
-        let mut linger = Linger::default();
         let mut errors = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let read = if !batch.is_empty() || linger.looks_again() {
-                self.device.read_ready(&mut frame)
+            let read = if batch.is_empty() {
+                self.device.read(&mut frame).map(Some)
             } else {
-                linger.wait(|| self.device.read(&mut frame)).map(Some)
+                self.device.read_ready(&mut frame)
             };
             match read {
                 Ok(Some(length)) => {
                     errors = 0;
-                    linger.found(length);
                     if self.take(&mut frame[..length], &mut batch) >= LONG {
                         self.flush(&mut batch);
                     }
                 }
-                Ok(None) if batch.is_empty() => thread::yield_now(),
                 Ok(None) => self.flush(&mut batch),
                 Err(error) => {
                     self.flush(&mut batch);

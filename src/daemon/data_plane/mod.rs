@@ -20,7 +20,6 @@ mod batch;
 mod control;
 mod fast;
 mod features;
-mod linger;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
