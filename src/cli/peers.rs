@@ -8,7 +8,7 @@ use super::{
 };
 use crate::node::snapshot::{Path, PathKind};
 
-/// Shows the way to each peer: direct or relayed, round trip, loss, last handshake.
+/// Shows the way to each peer: direct, by stream or relayed, round trip, loss, last handshake.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -37,6 +37,7 @@ fn text(peers: &[Path]) -> String {
         .map(|path| {
             let kind = match path.kind {
                 PathKind::Direct => "direct",
+                PathKind::Stream => "stream",
                 PathKind::Relayed => "relayed",
                 PathKind::None => "none",
             };

@@ -39,6 +39,9 @@ impl Agent {
             MeshEvent::PeerDown { id } => {
                 tracing::info!(target: "c3os::_events::peer-down", %id, "A peer went");
                 self.parts.node.handle_peer_down(id, now);
+                if let Some(data) = &self.parts.data {
+                    data.peer_disconnected(id);
+                }
             }
             MeshEvent::Message { from, bytes } => {
                 if let Err(fault) = self.parts.node.handle_message(from, &bytes, now) {
@@ -58,6 +61,11 @@ impl Agent {
             }
             MeshEvent::Request { from, kind: RequestKind::Command, bytes, reply } => {
                 self.carry_out_for_member(from, &bytes, reply);
+            }
+            MeshEvent::Packets { from, packets } => {
+                if let Some(data) = &self.parts.data {
+                    data.read_stream(from, packets);
+                }
             }
             MeshEvent::Errand { id, reply } => {
                 if let Some(bytes) = self.parts.node.errand_for(id) {
@@ -89,6 +97,16 @@ impl Agent {
             DataPlaneEvent::Connected { peer, endpoint } => {
                 tracing::info!(target: "c3os::_events::path-up", %peer, %endpoint, "Packets flow to a peer");
                 self.measure_due = true;
+            }
+            DataPlaneEvent::StreamWanted { peer } => {
+                let Some(data) = self.parts.data.clone() else { return };
+                let mesh = self.parts.mesh.clone();
+                tokio::spawn(async move {
+                    match mesh.open_packets(peer).await {
+                        Ok(writer) => data.write_stream(peer, writer),
+                        Err(error) => tracing::debug!(%peer, %error, "no stream for datagrams"),
+                    }
+                });
             }
             DataPlaneEvent::Lost { peer, reason } => {
                 tracing::info!(%peer, reason, "The path to a peer is gone")

@@ -26,7 +26,7 @@ use crate::{
         self, Observed, named_counters,
         snapshot::{Member, Path, PathKind, Problem, Severity, Snapshot},
     },
-    tunnel::PeerState,
+    tunnel::{Endpoint, PeerState},
 };
 
 /// What one member asks another to do.
@@ -326,8 +326,15 @@ fn path(peer: &PeerState, name: String) -> Path {
     Path {
         id: peer.id,
         name,
-        kind: if peer.connected { PathKind::Direct } else { PathKind::None },
-        endpoint: peer.endpoint,
+        kind: match peer.endpoint {
+            Some(Endpoint::Udp(_)) => PathKind::Direct,
+            Some(Endpoint::Stream(_)) => PathKind::Stream,
+            None => PathKind::None,
+        },
+        endpoint: match peer.endpoint {
+            Some(Endpoint::Udp(address)) => Some(address),
+            Some(Endpoint::Stream(_)) | None => None,
+        },
         rtt_us: peer.round_trip.map(|round_trip| round_trip.as_micros() as u64),
         loss_percent: peer.connected.then_some(peer.loss * 100.0),
         handshake_age_s: peer.last_handshake.map(|at| at.elapsed().as_secs()),

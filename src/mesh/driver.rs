@@ -34,6 +34,7 @@ use super::{
     lan::{Lan, Selection, Sighting},
     link::{End, Link, Neighbour, Neighbours, Report, Stay},
     locator::{self, Host, Locator, Transport},
+    packets::PacketReader,
     request,
     streams::{Door, Inbound, Opener, OverlayAddress, Purpose, Streams},
     transport,
@@ -469,6 +470,17 @@ impl Driver {
                 if let Some(link) = self.link(id) {
                     tokio::spawn(link.run_dialled(stream));
                 }
+            }
+            Purpose::Packets => {
+                let (from, mut announced) = (connection.peer, connection.announced.subscribe());
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    // After `PeerUp`; not at all if it ends before.
+                    if announced.wait_for(|announced| *announced).await.is_ok() {
+                        let packets = PacketReader::new(stream);
+                        let _ = events.send(MeshEvent::Packets { from, packets }).await;
+                    }
+                });
             }
             Purpose::Request(kind) => {
                 let mut counters = counters::lock(&self.counters);

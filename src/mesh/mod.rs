@@ -35,6 +35,7 @@ mod frame;
 mod lan;
 mod link;
 mod locator;
+mod packets;
 mod request;
 mod streams;
 mod transport;
@@ -56,6 +57,7 @@ use crate::{
 
 pub use counters::Counters;
 pub use locator::{Locator, LocatorError};
+pub use packets::{PacketReader, PacketWriter};
 pub use request::RequestError;
 
 use driver::{Driver, Order};
@@ -183,6 +185,13 @@ pub enum MeshEvent {
         /// Takes the answer, at most [`MAXIMUM_REQUEST`] bytes.
         reply: oneshot::Sender<Vec<u8>>,
     },
+    /// A member opened a stream of packets to us.
+    Packets {
+        /// Who.
+        from: NodeId,
+        /// What comes.
+        packets: PacketReader,
+    },
     /// Somebody came with a token that was replaced, and may fetch the new one. Dropping `reply` refuses.
     Errand {
         /// Who.
@@ -301,6 +310,14 @@ impl Mesh {
         counters.requests_failed += u64::from(answer.is_err());
         drop(counters);
         answer
+    }
+
+    /// Opens a stream of packets to a neighbour, which gets [`MeshEvent::Packets`].
+    ///
+    /// # Errors
+    /// [`RequestError`] if it is not there, or too old to know such a stream.
+    pub async fn open_packets(&self, to: NodeId) -> Result<PacketWriter, RequestError> {
+        packets::open(self.neighbours.opener(to)).await
     }
 
     /// Adds a peer to dial now and whenever it is not connected, as `static_peers` does.

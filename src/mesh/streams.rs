@@ -32,6 +32,8 @@ use super::{RequestKind, locator};
 
 /// The link stream: admission, then messages. The one name a stranger can learn.
 pub(super) const LINK: StreamProtocol = StreamProtocol::new("/link/1");
+/// Packets one way, for as long as the connection lasts.
+const PACKETS: StreamProtocol = StreamProtocol::new("/packets/1");
 /// How long agreeing on a stream's protocol may take.
 const NEGOTIATION: Duration = Duration::from_secs(5);
 /// Requests of ours at a time on one connection; the others wait.
@@ -54,6 +56,7 @@ impl RequestKind {
 pub(super) enum Purpose {
     Link,
     Request(RequestKind),
+    Packets,
 }
 
 impl Purpose {
@@ -61,11 +64,12 @@ impl Purpose {
         match self {
             Self::Link => LINK,
             Self::Request(kind) => kind.protocol(),
+            Self::Packets => PACKETS,
         }
     }
 
     fn of(protocol: &StreamProtocol) -> Option<Self> {
-        let mut all = RequestKind::ALL.into_iter().map(Self::Request).chain([Self::Link]);
+        let mut all = RequestKind::ALL.into_iter().map(Self::Request).chain([Self::Link, Self::Packets]);
         all.find(|purpose| purpose.protocol() == *protocol)
     }
 }
@@ -251,6 +255,7 @@ impl ConnectionHandler for Handler {
         let mut offer = vec![LINK];
         if self.door.is_open() {
             offer.extend(RequestKind::ALL.map(RequestKind::protocol));
+            offer.push(PACKETS);
         }
         SubstreamProtocol::new(Offer(offer), ()).with_timeout(NEGOTIATION)
     }

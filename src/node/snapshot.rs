@@ -255,6 +255,8 @@ pub struct Path {
 pub enum PathKind {
     /// Datagrams go straight to the peer.
     Direct,
+    /// UDP does not pass: the mesh's own connection with the peer carries them.
+    Stream,
     /// A member passes them on.
     Relayed,
     /// No session: nothing was sent yet, or nothing gets through.

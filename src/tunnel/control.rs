@@ -1,8 +1,8 @@
 //! The control half of the data plane, for all peers: what the control thread (or a simulation) drives.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use super::{
     Counters, DropReason,
     handshake::{self, HandshakeError, Initiator, Offer, Parameters},
     message::Message,
-    path::Path,
+    path::{Endpoint, Path},
     peer::{News, Output, Peer, PingError},
     route::{RouteTable, Slot},
     session::Session,
@@ -71,7 +71,7 @@ pub enum TunnelEvent {
         /// Who.
         peer: NodeId,
         /// Where it answers.
-        endpoint: SocketAddr,
+        endpoint: Endpoint,
     },
     /// Nothing flows until there is a new session.
     Lost {
@@ -97,7 +97,7 @@ pub struct PeerState {
     /// Whether there is a session and a path.
     pub connected: bool,
     /// Where datagrams of our first queue go.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Endpoint>,
     /// Smoothed round trip of the path.
     pub round_trip: Option<Duration>,
     /// Share of probes lost on the path, smoothed, 0 to 1.
@@ -127,6 +127,8 @@ pub struct Tunnel {
     rng: StdRng,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<SessionId, NodeId>,
+    /// Whom the mesh has a connection with, which may be long before there is a route.
+    neighbours: BTreeSet<NodeId>,
     /// Networks that this host routes via an overlay address.
     gateways: Vec<(IpNet, IpAddr)>,
     out: Output,
@@ -144,6 +146,7 @@ impl Tunnel {
             rng: StdRng::from_seed(seed),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            neighbours: BTreeSet::new(),
             gateways: Vec::new(),
             out: Output { counters, mtu, rekey_after, ..Output::default() },
             tickets: 0,
@@ -159,7 +162,7 @@ impl Tunnel {
         for route in routes.into_iter().filter(|route| route.id != self.settings.me) {
             let mut peer = old.remove(&route.id).unwrap_or_else(|| {
                 changed = true;
-                Peer::new(route.id)
+                Peer::new(route.id, self.neighbours.contains(&route.id))
             });
             changed |= peer.addresses != route.addresses;
             (peer.addresses, peer.candidates) = (route.addresses, route.candidates);
@@ -241,14 +244,14 @@ impl Tunnel {
     }
 
     /// The first datagram of `session` came.
-    pub fn handle_confirmed(&mut self, session: SessionId, from: SocketAddr, now: Instant) {
+    pub fn handle_confirmed(&mut self, session: SessionId, from: Endpoint, now: Instant) {
         if let Some(peer) = self.sessions.get(&session).and_then(|id| self.peers.get_mut(id)) {
             peer.handle_confirmed(Some(from), now, &mut self.out);
         }
     }
 
     /// A new datagram of `session` came from an address that its peer was not known at.
-    pub fn handle_moved(&mut self, session: &Arc<Session>, from: SocketAddr, now: Instant) {
+    pub fn handle_moved(&mut self, session: &Arc<Session>, from: Endpoint, now: Instant) {
         match self.peers.get_mut(&session.peer()) {
             Some(peer) => peer.handle_moved(session, from, now, &mut self.out),
             None => session.settle(),
@@ -256,13 +259,7 @@ impl Tunnel {
     }
 
     /// A control message came in `session` from `from`.
-    pub fn handle_control(
-        &mut self,
-        session: &Arc<Session>,
-        from: SocketAddr,
-        plaintext: &[u8],
-        now: Instant,
-    ) {
+    pub fn handle_control(&mut self, session: &Arc<Session>, from: Endpoint, plaintext: &[u8], now: Instant) {
         let id = session.peer();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(message) = Message::decode(plaintext) else {
@@ -340,8 +337,18 @@ impl Tunnel {
 
     /// The control plane has a new connection with `peer`, which may have restarted and lost our session.
     pub fn handle_connected(&mut self, peer: NodeId, now: Instant) {
+        self.neighbours.insert(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.set_neighbour(true, now, &mut self.out);
             peer.doubt(now, &mut self.out);
+        }
+    }
+
+    /// The control plane has no connection with `peer` any more.
+    pub fn handle_disconnected(&mut self, peer: NodeId, now: Instant) {
+        self.neighbours.remove(&peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.set_neighbour(false, now, &mut self.out);
         }
     }
 
@@ -367,8 +374,8 @@ impl Tunnel {
         }
     }
 
-    /// The next datagram to send, from the socket of the first queue.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    /// The next datagram to send, from the socket of the first queue or by stream.
+    pub fn poll_transmit(&mut self) -> Option<(Endpoint, Vec<u8>)> {
         self.out.transmits.pop_front()
     }
 

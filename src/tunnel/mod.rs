@@ -45,7 +45,7 @@ pub use join::{Frame, Joiner, Offloads};
 pub use key::{Aead, Exhausted};
 pub use opener::{Content, Inbound, Opener};
 pub use packet::Addresses;
-pub use path::Path;
+pub use path::{Endpoint, Path};
 pub use peer::PingError;
 pub use route::{RouteTable, Slot};
 pub use session::{Opened, Session};

@@ -3,14 +3,12 @@
 //! A train is of one session and one flow, so what was found for a datagram (session, peer, the owner of the inner
 //! source) is tried first for the next one: a train costs one lookup of each.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     DropReason,
     packet::Addresses,
+    path::Endpoint,
     route::Slot,
     session::Session,
     table::{Table, TablePeer},
@@ -44,10 +42,10 @@ pub enum Content<'datagram> {
     Refused(DropReason),
 }
 
-/// Opens datagrams that came from one address, by one table.
+/// Opens datagrams that came from one place, by one table.
 pub struct Opener<'table> {
     table: &'table Table,
-    from: SocketAddr,
+    from: Endpoint,
     session: Option<Known<'table>>,
     source: Option<(IpAddr, Slot)>,
 }
@@ -64,7 +62,7 @@ struct Known<'table> {
 
 impl<'table> Opener<'table> {
     /// For the datagrams of one receive, which came from `from`.
-    pub fn new(table: &'table Table, from: SocketAddr) -> Self {
+    pub fn new(table: &'table Table, from: Endpoint) -> Self {
         Self { table, from, session: None, source: None }
     }
 
@@ -99,6 +97,10 @@ impl<'table> Opener<'table> {
         }
         let (slot, session) = self.table.sessions.get(&header.session)?;
         let peer = self.table.peers.get(*slot as usize)?;
+        // A neighbour's stream carries what that neighbour seals.
+        if matches!(self.from, Endpoint::Stream(neighbour) if neighbour != peer.id) {
+            return None;
+        }
         let known = Known { slot: *slot, peer, session, at_home: peer.is_known_at(self.from) };
         self.session = Some(known);
         Some(known)

@@ -4,14 +4,40 @@
 //! equal ways do not alternate.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use super::wire::MAX_QUEUES;
+use crate::identity::NodeId;
 
 /// More candidates than this per peer are not kept: the oldest learned one goes.
 const MAX_CANDIDATES: usize = 24;
+
+/// Where a datagram goes to, or came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An address of a socket.
+    Udp(SocketAddr),
+    /// This neighbour's connection of the mesh, in which a stream carries datagrams.
+    Stream(NodeId),
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self::Udp(address)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(address) => address.fmt(f),
+            Self::Stream(_) => f.write_str("a stream of the mesh"),
+        }
+    }
+}
 
 /// One way to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,34 +46,44 @@ pub enum Path {
     Direct(IpAddr),
     /// What an authentic datagram came from (a NAT in between): one port for all queues.
     Learned(SocketAddr),
+    /// A stream of the mesh, where nothing else passes.
+    Stream(NodeId),
 }
 
 impl Path {
     /// The path that a datagram from `from` shows.
-    pub(super) fn of(ports: &[u16], from: SocketAddr) -> Self {
-        if ports.contains(&from.port()) { Self::Direct(from.ip()) } else { Self::Learned(from) }
-    }
-
-    /// Where our queue `queue` sends to.
-    pub fn endpoint(&self, ports: &[u16], queue: usize) -> SocketAddr {
-        match self {
-            Self::Direct(ip) => {
-                SocketAddr::new(*ip, ports.get(queue % ports.len().max(1)).copied().unwrap_or(0))
-            }
-            Self::Learned(address) => *address,
+    pub(super) fn of(ports: &[u16], from: Endpoint) -> Self {
+        match from {
+            Endpoint::Udp(from) if ports.contains(&from.port()) => Self::Direct(from.ip()),
+            Endpoint::Udp(from) => Self::Learned(from),
+            Endpoint::Stream(peer) => Self::Stream(peer),
         }
     }
 
-    pub(super) fn endpoints(&self, ports: &[u16]) -> [SocketAddr; MAX_QUEUES] {
+    /// Whether it is only for where nothing else passes.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    /// Where our queue `queue` sends to.
+    pub fn endpoint(&self, ports: &[u16], queue: usize) -> Endpoint {
+        match self {
+            Self::Direct(ip) => {
+                let port = ports.get(queue % ports.len().max(1)).copied().unwrap_or(0);
+                Endpoint::Udp(SocketAddr::new(*ip, port))
+            }
+            Self::Learned(address) => Endpoint::Udp(*address),
+            Self::Stream(peer) => Endpoint::Stream(*peer),
+        }
+    }
+
+    pub(super) fn endpoints(&self, ports: &[u16]) -> [Endpoint; MAX_QUEUES] {
         std::array::from_fn(|queue| self.endpoint(ports, queue))
     }
 
     /// Whether datagrams from `from` came this way.
-    pub(super) fn covers(&self, ports: &[u16], from: SocketAddr) -> bool {
-        match self {
-            Self::Direct(ip) => *ip == from.ip() && ports.contains(&from.port()),
-            Self::Learned(address) => *address == from,
-        }
+    pub(super) fn covers(&self, ports: &[u16], from: Endpoint) -> bool {
+        Self::of(ports, from) == *self
     }
 }
 
@@ -62,9 +98,10 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The figure to compare by, lower is better: the round trip, and five times as much if every probe is lost.
-    fn cost(&self) -> Option<Duration> {
-        self.round_trip.map(|rtt| rtt + rtt * self.loss / 256)
+    /// The figure to compare by, lower is better: the round trip, and five times as much if every probe is lost. A
+    /// stream is worse than anything else.
+    fn cost(&self) -> Option<(bool, Duration)> {
+        self.round_trip.map(|rtt| (self.path.is_stream(), rtt + rtt * self.loss / 256))
     }
 }
 
@@ -128,6 +165,17 @@ impl Paths {
         self.candidates.push(Candidate { path, round_trip: None, loss: 0 });
     }
 
+    /// The mesh has no connection with the peer any more. Gives whether the way taken changed.
+    pub(super) fn remove_stream(&mut self) -> bool {
+        self.candidates.retain(|candidate| !candidate.path.is_stream());
+        if !self.chosen.is_some_and(|path| path.is_stream()) {
+            return false;
+        }
+        self.chosen = None;
+        self.choose();
+        true
+    }
+
     /// A probe was answered. Gives whether the way taken changed.
     pub(super) fn answered(&mut self, path: Path, round_trip: Duration) -> bool {
         let Some(candidate) = self.candidates.iter_mut().find(|c| c.path == path) else { return false };
@@ -171,7 +219,10 @@ impl Paths {
         };
         let current = self.chosen.and_then(|path| self.find(path)).and_then(Candidate::cost);
         let better = match (current, best.cost()) {
-            (Some(current), Some(cost)) => cost + (current / 5).max(Duration::from_millis(1)) < current,
+            (Some((true, _)), Some((false, _))) => true,
+            (Some((_, current)), Some((_, cost))) => {
+                cost + (current / 5).max(Duration::from_millis(1)) < current
+            }
             (None, _) => true,
             (Some(_), None) => false,
         };
@@ -236,12 +287,28 @@ mod tests {
     #[test]
     fn each_queue_has_its_port_unless_a_nat_hides_them() {
         let ports = [51900, 51901];
-        let direct = Path::of(&ports, "192.168.0.2:51901".parse().unwrap());
+        let udp = |text: &str| Endpoint::Udp(text.parse().unwrap());
+        let direct = Path::of(&ports, udp("192.168.0.2:51901"));
         assert_eq!(direct, Path::Direct(ip("192.168.0.2")));
-        assert_eq!(direct.endpoint(&ports, 3), "192.168.0.2:51901".parse().unwrap());
-        let learned = Path::of(&ports, "192.0.2.1:4711".parse().unwrap());
-        assert_eq!(learned.endpoint(&ports, 3), "192.0.2.1:4711".parse().unwrap());
-        assert!(!direct.covers(&ports, "192.168.0.2:4711".parse().unwrap()));
+        assert_eq!(direct.endpoint(&ports, 3), udp("192.168.0.2:51901"));
+        let learned = Path::of(&ports, udp("192.0.2.1:4711"));
+        assert_eq!(learned.endpoint(&ports, 3), udp("192.0.2.1:4711"));
+        assert!(!direct.covers(&ports, udp("192.168.0.2:4711")));
+    }
+
+    #[test]
+    fn a_stream_is_taken_only_while_nothing_else_answers() {
+        let (mut paths, a, _) = two();
+        let stream = Path::Stream(NodeId::from_bytes([1; 32]));
+        paths.add(stream);
+        assert!(paths.answered(stream, MS));
+        assert!(paths.answered(a, 100 * MS), "however slow it is");
+        assert_eq!(paths.chosen(), Some(a));
+        assert!(!paths.answered(stream, MS));
+        assert!(paths.failed());
+        assert_eq!(paths.chosen(), Some(stream));
+        assert!(paths.remove_stream());
+        assert_eq!(paths.chosen(), None);
     }
 
     #[test]

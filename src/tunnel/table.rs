@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +12,7 @@ use std::{
 use super::{
     DropReason,
     packet::Addresses,
-    path::Path,
+    path::{Endpoint, Path},
     route::{RouteTable, Slot},
     session::Session,
     wire::{MAX_QUEUES, SessionId},
@@ -71,7 +70,7 @@ pub struct Sending {
     /// The session to seal with.
     pub session: Arc<Session>,
     /// Where each of our queues sends to.
-    pub endpoints: [SocketAddr; MAX_QUEUES],
+    pub endpoints: [Endpoint; MAX_QUEUES],
     /// Bytes of the longest inner packet that the way carries.
     pub mtu: u16,
 }
@@ -119,7 +118,7 @@ impl Table {
 }
 
 impl TablePeer {
-    pub(super) fn is_known_at(&self, from: SocketAddr) -> bool {
+    pub(super) fn is_known_at(&self, from: Endpoint) -> bool {
         self.paths.iter().any(|path| path.covers(&self.ports, from))
     }
 }

@@ -31,13 +31,15 @@ struct Node {
 struct World {
     now: Instant,
     nodes: Vec<Node>,
-    wire: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Under way: from, to (an address, or a node by stream), datagram.
+    wire: VecDeque<(Endpoint, Endpoint, Vec<u8>)>,
     streams: VecDeque<(NodeId, NodeId, u64, Vec<u8>)>,
     /// Datagrams to these addresses vanish.
     dead: Vec<SocketAddr>,
     /// Longer datagrams vanish as well.
     longest: usize,
     datagrams: usize,
+    by_stream: usize,
     handshakes_by_stream: usize,
 }
 
@@ -66,6 +68,16 @@ fn node(seed: u8, life: u8) -> Node {
     }
 }
 
+impl Node {
+    /// Where a datagram to `to` comes from, as its receiver sees it.
+    fn seen_as(&self, to: Endpoint) -> Endpoint {
+        match to {
+            Endpoint::Udp(_) => Endpoint::Udp(self.address),
+            Endpoint::Stream(_) => Endpoint::Stream(self.id),
+        }
+    }
+}
+
 fn packet(source: IpAddr, destination: IpAddr, text: &[u8]) -> Vec<u8> {
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else { panic!("v4 only") };
     let mut packet = vec![0; 20];
@@ -87,6 +99,7 @@ impl World {
             dead: Vec::new(),
             longest: usize::MAX,
             datagrams: 0,
+            by_stream: 0,
             handshakes_by_stream: 0,
         };
         for i in 0..world.nodes.len() {
@@ -130,7 +143,8 @@ impl World {
             Some(sending) => {
                 let mut datagram = [&[0; HEADER], plaintext.as_slice(), &[0; TAG]].concat();
                 sending.session.seal_data(0, &mut datagram).expect("below the limit");
-                self.wire.push_back((node.address, sending.endpoints[0], datagram));
+                let to = sending.endpoints[0];
+                self.wire.push_back((node.seen_as(to), to, datagram));
                 if sending.session.take_attention() {
                     node.tunnel.handle_attention(peer.id, self.now);
                 }
@@ -140,8 +154,13 @@ impl World {
     }
 
     /// What the RX thread does.
-    fn receive(&mut self, from: SocketAddr, to: SocketAddr, mut datagram: Vec<u8>) {
-        let Some(node) = self.nodes.iter_mut().find(|node| node.address == to) else { return };
+    fn receive(&mut self, from: Endpoint, to: Endpoint, mut datagram: Vec<u8>) {
+        self.by_stream += usize::from(matches!(to, Endpoint::Stream(_)));
+        let is_there = |node: &&mut Node| match to {
+            Endpoint::Udp(address) => node.address == address,
+            Endpoint::Stream(id) => node.id == id,
+        };
+        let Some(node) = self.nodes.iter_mut().find(is_there) else { return };
         let inbound = match Opener::new(&node.table, from).open(&mut datagram) {
             Ok(inbound) => inbound,
             Err(reason) => return node.counters.add(reason),
@@ -164,7 +183,7 @@ impl World {
         for node in &mut self.nodes {
             while let Some((to, datagram)) = node.tunnel.poll_transmit() {
                 self.datagrams += 1;
-                self.wire.push_back((node.address, to, datagram));
+                self.wire.push_back((node.seen_as(to), to, datagram));
             }
             while let Some(event) = node.tunnel.poll_event() {
                 if let TunnelEvent::HandshakeWanted { peer, ticket, message } = &event {
@@ -197,9 +216,8 @@ impl World {
             if let Some((from, to, ticket, message)) = self.streams.pop_front() {
                 self.stream(from, to, ticket, &message);
             } else if let Some((from, to, datagram)) = self.wire.pop_front() {
-                let lost =
-                    self.dead.contains(&to) || self.dead.contains(&from) || datagram.len() > self.longest;
-                if !lost {
+                let dead = |end: &Endpoint| self.dead.iter().any(|dead| *end == Endpoint::Udp(*dead));
+                if !dead(&from) && !dead(&to) && datagram.len() <= self.longest {
                     self.now += MS / 10;
                     self.receive(from, to, datagram);
                 }
@@ -407,7 +425,7 @@ fn a_peer_that_moves_is_followed_once_it_answers_from_there() {
     world.send(0, 1, b"found");
     world.run(1000 * MS);
     assert_eq!(world.delivered(1).last(), Some(&b"found".to_vec()));
-    assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(new));
+    assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(Endpoint::Udp(new)));
 }
 
 #[test]
@@ -419,7 +437,7 @@ fn an_old_datagram_sent_again_from_elsewhere_moves_nobody() {
     let (_, to, datagram) = world.wire.front().cloned().expect("under way");
     world.run(1000 * MS);
     let before = world.datagrams;
-    world.receive("192.0.2.7:4711".parse().unwrap(), to, datagram);
+    world.receive(Endpoint::Udp("192.0.2.7:4711".parse().unwrap()), to, datagram);
     world.run(1000 * MS);
     assert_eq!(world.datagrams, before);
     assert_eq!(world.nodes[0].counters.get(DropReason::Replayed), 1);
@@ -462,7 +480,7 @@ fn hostile_datagrams_are_counted_dropped_and_disturb_nothing() {
     world.send(0, 1, b"x");
     world.run(1000 * MS);
     world.delivered(1);
-    let (a, b) = (world.nodes[0].address, world.nodes[1].address);
+    let [a, b] = [0, 1].map(|i: usize| Endpoint::Udp(world.nodes[i].address));
     let session = world.nodes[0].table.peers[0].sending.as_ref().expect("connected");
     let genuine = session.session.seal(Kind::Data, 0, &[0; 40]).expect("below the limit");
     let mut random = 1u32;
@@ -499,7 +517,7 @@ fn a_member_that_asks_for_sessions_without_end_gets_one_per_second() {
     world.send(0, 1, b"x");
     world.run(1000 * MS);
     let session = Arc::clone(&world.nodes[0].table.peers[0].sending.as_ref().expect("connected").session);
-    let (a, b) = (world.nodes[0].address, world.nodes[1].address);
+    let [a, b] = [0, 1].map(|i: usize| Endpoint::Udp(world.nodes[i].address));
     for i in 0..1000u32 {
         let request = [&[3], i.to_be_bytes().as_slice()].concat();
         let datagram = session.seal(Kind::Control, 0, &request).expect("below the limit");
@@ -522,7 +540,7 @@ fn an_overlay_address_is_never_the_way_to_a_peer() {
     world.run(1000 * MS);
     assert_eq!(world.delivered(1), [b"x"]);
     assert!(world.nodes[0].table.peers[0].paths.iter().all(|path| *path != Path::Direct(overlay)));
-    assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(world.nodes[1].address));
+    assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(Endpoint::Udp(world.nodes[1].address)));
 }
 
 #[test]
@@ -590,4 +608,96 @@ fn a_path_that_carries_less_is_found_out_and_one_that_carries_all_is_not_searche
     let datagrams = world.datagrams;
     world.run(60_000 * MS);
     assert_eq!(world.datagrams, datagrams);
+}
+
+/// The mesh connects the first two nodes.
+fn connect(world: &mut World) {
+    let (a, b, now) = (world.nodes[0].id, world.nodes[1].id, world.now);
+    world.nodes[0].tunnel.handle_connected(b, now);
+    world.nodes[1].tunnel.handle_connected(a, now);
+}
+
+fn endpoint(world: &World) -> Option<Endpoint> {
+    world.nodes[0].tunnel.peers()[0].endpoint
+}
+
+#[test]
+fn where_udp_does_not_pass_a_stream_carries_packets_until_it_does() {
+    let mut world = World::new(2);
+    // The mesh connects who has no address yet.
+    (0..2).for_each(|i| world.nodes[i].tunnel.handle_routes(Vec::new(), world.now));
+    connect(&mut world);
+    (0..2).for_each(|i| world.introduce(i));
+    let address = world.nodes[1].address;
+    world.dead.push(address);
+    world.send(0, 1, b"first");
+    world.run(2000 * MS);
+    assert_eq!(world.delivered(1), [b"first"]);
+    assert_eq!(endpoint(&world), Some(Endpoint::Stream(world.nodes[1].id)));
+    world.send(1, 0, b"back");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(0), [b"back"]);
+    let mtu = world.nodes[0].table.peers()[0].sending.as_ref().map(|sending| sending.mtu);
+    assert_eq!(mtu, Some(1420), "a stream has no longest packet");
+    // UDP passes again: within two looks the packets take it.
+    world.dead.clear();
+    for _ in 0..24 {
+        world.send(0, 1, b"x");
+        world.run(500 * MS);
+    }
+    assert_eq!(endpoint(&world), Some(Endpoint::Udp(address)));
+    assert_eq!(world.delivered(1).len(), 24, "none is lost by the change");
+}
+
+#[test]
+fn a_stream_is_left_alone_where_udp_passes_and_taken_when_it_stops_passing() {
+    let mut world = World::new(2);
+    connect(&mut world);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    let address = world.nodes[1].address;
+    assert_eq!(endpoint(&world), Some(Endpoint::Udp(address)));
+    assert_eq!(world.by_stream, 0);
+    world.dead.push(address);
+    for _ in 0..12 {
+        world.send(0, 1, b"y");
+        world.run(1000 * MS);
+    }
+    assert_eq!(endpoint(&world), Some(Endpoint::Stream(world.nodes[1].id)));
+    assert_eq!(world.delivered(1).last(), Some(&b"y".to_vec()));
+}
+
+#[test]
+fn when_the_connection_of_the_mesh_ends_its_stream_is_no_way_any_more() {
+    let mut world = World::new(2);
+    connect(&mut world);
+    let address = world.nodes[1].address;
+    world.dead.push(address);
+    world.send(0, 1, b"x");
+    world.run(2000 * MS);
+    let (peer, now) = (world.nodes[1].id, world.now);
+    world.nodes[0].tunnel.handle_disconnected(peer, now);
+    assert_eq!(endpoint(&world), None);
+    world.dead.clear();
+    world.send(0, 1, b"again");
+    world.run(2000 * MS);
+    assert_eq!(endpoint(&world), Some(Endpoint::Udp(address)));
+    assert_eq!(world.delivered(1).last(), Some(&b"again".to_vec()));
+}
+
+#[test]
+fn a_neighbour_cannot_pass_on_what_another_one_sealed() {
+    let mut world = World::new(3);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let session = Arc::clone(&world.nodes[0].table.peers[0].sending.as_ref().expect("connected").session);
+    let bytes =
+        [&[0; META], packet(world.nodes[0].overlay, world.nodes[1].overlay, b"y").as_slice()].concat();
+    let datagram = session.seal(Kind::Data, 0, &bytes).expect("below the limit");
+    let (to, stranger) = (Endpoint::Stream(world.nodes[1].id), Endpoint::Stream(world.nodes[2].id));
+    world.receive(stranger, to, datagram.clone());
+    assert_eq!(world.delivered(1), [b"x"]);
+    assert_eq!(world.nodes[1].counters.get(DropReason::UnknownSession), 1);
+    world.receive(Endpoint::Stream(world.nodes[0].id), to, datagram);
+    assert_eq!(world.delivered(1), [b"y"]);
 }

@@ -1,8 +1,12 @@
-//! Requests between neighbours.
+//! Requests and streams of packets between neighbours.
+
+use std::collections::VecDeque;
 
 use c3os::mesh::{MAXIMUM_REQUEST, MeshEvent, RequestError, RequestKind};
 
-use crate::nodes::Node;
+use tokio::time::timeout;
+
+use crate::nodes::{Node, PATIENCE};
 
 /// Answers every request with its bytes reversed; an empty one is refused.
 fn serve(mut node: Node) {
@@ -55,4 +59,32 @@ async fn many_requests_at_once_are_all_answered_both_ways() {
     for (index, answer) in futures::future::join_all(asked).await.into_iter().enumerate() {
         assert_eq!(answer, Ok(vec![0, index as u8 / 2]));
     }
+}
+
+#[tokio::test]
+async fn packets_arrive_in_order_until_the_connection_ends() {
+    let mut a = Node::plain(1);
+    let mut b = Node::dialling(2, &[&a]);
+    b.up(a.id).await;
+    let mut writer = b.mesh.open_packets(a.id).await.expect("a neighbour");
+    let lengths = [0, 1, 1400, 65_535, 17];
+    let packets: VecDeque<Vec<u8>> = lengths.map(|length| vec![length as u8; length]).into();
+    writer.send(&packets).await.expect("it takes them");
+    let mut before = Vec::new();
+    let mut reader = loop {
+        match a.next().await {
+            MeshEvent::Packets { from, packets } if from == b.id => break packets,
+            other => before.push(format!("{other:?}")),
+        }
+    };
+    assert!(before.iter().any(|event| event.starts_with("PeerUp")), "{before:?}");
+    let mut packet = Vec::new();
+    for expected in &packets {
+        reader.receive(&mut packet).await.expect("one more");
+        assert_eq!(packet, *expected);
+    }
+    assert!(matches!(b.mesh.open_packets(b.id).await, Err(RequestError::NotConnected)));
+    a.mesh.close().await;
+    timeout(PATIENCE, writer.closed()).await.expect("the writer notices");
+    assert!(reader.receive(&mut packet).await.is_err());
 }

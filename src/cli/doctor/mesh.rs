@@ -64,10 +64,15 @@ fn paths(snapshot: &Snapshot) -> Vec<Finding> {
         let lossy = path.loss_percent.filter(|loss| *loss > LOSSY);
         let live = snapshot.members.iter().any(|member| member.id == path.id && member.live);
         match (path.kind, lossy) {
-            (PathKind::Direct | PathKind::Relayed, Some(loss)) => findings.push(Finding::warn(
+            (PathKind::Direct | PathKind::Stream | PathKind::Relayed, Some(loss)) => findings.push(Finding::warn(
                 "paths",
                 format!("{loss:.0} % of the probes to {name} are lost"),
                 "look at the cable, the Wi-Fi or the uplink between the two",
+            )),
+            (PathKind::Stream, None) => findings.push(Finding::warn(
+                "paths",
+                format!("UDP to {name} does not pass: packets go through the mesh's own connection, which is slower"),
+                "open UDP (c3os.vpn.port, 51900 to 51903) between the two",
             )),
             (PathKind::Relayed, None) => findings.push(Finding::warn(
                 "paths",

@@ -1,8 +1,11 @@
 //! Sealed datagrams of one length for one address, on their way to one system call.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
-use crate::udp::{MAX_SEGMENTS, MAX_TRAIN, Socket};
+use crate::{
+    tunnel::Endpoint,
+    udp::{MAX_SEGMENTS, MAX_TRAIN},
+};
 
 /// A train being put together.
 pub(super) struct Batch {
@@ -10,7 +13,7 @@ pub(super) struct Batch {
     used: usize,
     segment: usize,
     count: usize,
-    to: Option<SocketAddr>,
+    to: Option<Endpoint>,
 }
 
 impl Batch {
@@ -24,13 +27,13 @@ impl Batch {
     }
 
     /// Where it goes; none while it is empty.
-    pub(super) fn to(&self) -> Option<SocketAddr> {
+    pub(super) fn to(&self) -> Option<Endpoint> {
         self.to
     }
 
     /// Whether a datagram of `length` bytes to `to` can go with what is here: as long as the others, or shorter as the
     /// last one.
-    pub(super) fn takes(&self, to: SocketAddr, length: usize) -> bool {
+    pub(super) fn takes(&self, to: Endpoint, length: usize) -> bool {
         let closed = self.used != self.count * self.segment;
         self.count == 0
             || (self.to == Some(to)
@@ -45,7 +48,7 @@ impl Batch {
         &mut self.bytes[self.used..self.used + length]
     }
 
-    pub(super) fn add(&mut self, to: SocketAddr, length: usize) {
+    pub(super) fn add(&mut self, to: Endpoint, length: usize) {
         if self.count == 0 {
             (self.segment, self.to) = (length, Some(to));
         }
@@ -53,10 +56,14 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Sends what is here; an error comes with the number of datagrams lost.
-    pub(super) fn flush(&mut self, socket: &Socket) -> Result<(), (io::Error, u64)> {
+    /// Hands what is here to `send`, with the length of each datagram but the last; an error comes with the number of
+    /// datagrams lost.
+    pub(super) fn flush(
+        &mut self,
+        send: impl FnOnce(&[u8], usize, Endpoint) -> io::Result<()>,
+    ) -> Result<(), (io::Error, u64)> {
         let Some(to) = self.to.take() else { return Ok(()) };
-        let result = socket.send(&self.bytes[..self.used], self.segment, to);
+        let result = send(&self.bytes[..self.used], self.segment, to);
         let count = self.count as u64;
         (self.used, self.count) = (0, 0);
         result.map_err(|error| (error, count))
@@ -65,11 +72,13 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
     fn a_train_is_of_one_length_and_one_address_and_ends_with_a_shorter_one() {
-        let (a, b) = (SocketAddr::from(([10, 0, 0, 1], 1)), SocketAddr::from(([10, 0, 0, 2], 1)));
+        let [a, b] = [1, 2].map(|host| Endpoint::Udp(SocketAddr::from(([10, 0, 0, host], 1))));
         let mut batch = Batch::new();
         assert!(batch.takes(a, 1400));
         batch.add(a, 1400);
@@ -81,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_train_has_no_more_datagrams_and_bytes_than_the_kernel_takes() {
-        let to = SocketAddr::from(([10, 0, 0, 1], 1));
+        let to = Endpoint::Udp(SocketAddr::from(([10, 0, 0, 1], 1)));
         for length in [40, 1400, 9000] {
             let mut batch = Batch::new();
             while batch.takes(to, length) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{DataPlaneEvent, Shared};
 use crate::{
     identity::NodeId,
-    tunnel::{DropReason, PeerRoute, PeerState, PingError, Session, Tunnel, TunnelEvent},
+    tunnel::{DropReason, Endpoint, PeerRoute, PeerState, PingError, Session, Tunnel, TunnelEvent},
     udp::Socket,
 };
 
@@ -34,17 +34,17 @@ pub(super) enum Input {
     /// The first datagram of a session came.
     Confirmed {
         session: Arc<Session>,
-        from: SocketAddr,
+        from: Endpoint,
     },
     /// A new datagram came from an address that its peer was not known at.
     Moved {
         session: Arc<Session>,
-        from: SocketAddr,
+        from: Endpoint,
     },
     /// A control datagram came.
     Control {
         session: Arc<Session>,
-        from: SocketAddr,
+        from: Endpoint,
         plaintext: Vec<u8>,
     },
     /// A fast thread cannot go on.
@@ -66,6 +66,9 @@ pub(super) enum Input {
         answer: Option<Vec<u8>>,
     },
     Connected(NodeId),
+    Disconnected(NodeId),
+    /// Datagrams wait for a stream to this neighbour.
+    StreamWanted(NodeId),
     Ping {
         peer: NodeId,
         reply: oneshot::Sender<Result<Duration, PingError>>,
@@ -144,6 +147,10 @@ impl Control<'_> {
                 self.tunnel.handle_answer(peer, ticket, answer.as_deref(), now);
             }
             Input::Connected(peer) => self.tunnel.handle_connected(peer, now),
+            Input::Disconnected(peer) => self.tunnel.handle_disconnected(peer, now),
+            Input::StreamWanted(peer) => {
+                self.tell(DataPlaneEvent::StreamWanted { peer });
+            }
             Input::Ping { peer, reply } => {
                 self.next_ping += 1;
                 self.pings.insert(self.next_ping, reply);
@@ -162,6 +169,16 @@ impl Control<'_> {
             self.shared.table.store(Arc::new(table));
         }
         while let Some((to, datagram)) = self.tunnel.poll_transmit() {
+            let to = match to {
+                Endpoint::Udp(to) => to,
+                Endpoint::Stream(peer) => {
+                    let Shared { streams, counters, .. } = self.shared;
+                    if streams.push(peer, &datagram, counters, Instant::now()) {
+                        self.tell(DataPlaneEvent::StreamWanted { peer });
+                    }
+                    continue;
+                }
+            };
             // A probe of the path's MTU may be too long for our own link: it is simply not answered.
             if let Err(error) = self.socket.send(&datagram, datagram.len(), to)
                 && error.raw_os_error() != Some(libc::EMSGSIZE)

@@ -3,8 +3,8 @@
 
 use std::{
     io::{self, ErrorKind, IoSlice},
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    time::Instant,
 };
 
 use super::{Input, Shared, batch::Batch};
@@ -12,8 +12,8 @@ use crate::{
     identity::NodeId,
     tun::{Device, MAX_FRAME},
     tunnel::{
-        Content, Cut, DropReason, Frame, HEADER, Header, Joiner, META, OVERHEAD, Opener, Sending, Session,
-        Table, TablePeer, VNET_HEADER, VnetHeader, clamp_mss, too_big,
+        Content, Cut, DropReason, Endpoint, Frame, HEADER, Header, Joiner, META, OVERHEAD, Opener, Sending,
+        Session, Table, TablePeer, VNET_HEADER, VnetHeader, clamp_mss, too_big,
     },
     udp::Socket,
 };
@@ -156,7 +156,14 @@ impl<D: Device> Worker<D> {
 
     fn flush(&self, batch: &mut Batch) {
         let to = batch.to();
-        if let Err((error, lost)) = batch.flush(&self.socket) {
+        let send = |train: &[u8], segment, to| match to {
+            Endpoint::Udp(to) => self.socket.send(train, segment, to),
+            Endpoint::Stream(peer) => {
+                train.chunks(segment).for_each(|datagram| self.send_by_stream(peer, datagram));
+                Ok(())
+            }
+        };
+        if let Err((error, lost)) = batch.flush(send) {
             let reason = match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => {
                     self.tell_too_big(to);
@@ -168,8 +175,15 @@ impl<D: Device> Worker<D> {
         }
     }
 
+    fn send_by_stream(&self, peer: NodeId, datagram: &[u8]) {
+        let Shared { streams, counters, .. } = &*self.shared;
+        if streams.push(peer, datagram, counters, Instant::now()) {
+            self.tell(Input::StreamWanted(peer), DropReason::ControlFull);
+        }
+    }
+
     /// The control thread finds out what the way to this address takes.
-    fn tell_too_big(&self, to: Option<SocketAddr>) {
+    fn tell_too_big(&self, to: Option<Endpoint>) {
         let table = self.shared.table.load();
         let sends_there = |sending: &Sending| Some(sending.endpoints[usize::from(self.queue)]) == to;
         for peer in table.peers().iter().filter(|peer| peer.sending.as_ref().is_some_and(sends_there)) {
@@ -185,7 +199,7 @@ impl<D: Device> Worker<D> {
             match self.socket.receive(&mut buffer) {
                 Ok(received) => {
                     errors = 0;
-                    self.deliver(&mut buffer[..received.length], received.segment, received.from);
+                    self.deliver(&mut buffer[..received.length], received.segment, received.from.into());
                 }
                 Err(error) => {
                     if self.is_over("receive from the network", &error, &mut errors) {
@@ -197,7 +211,7 @@ impl<D: Device> Worker<D> {
     }
 
     /// Opens the datagrams of one receive and writes their packets, joined where they were one before.
-    fn deliver(&self, datagrams: &mut [u8], segment: usize, from: SocketAddr) {
+    pub(super) fn deliver(&self, datagrams: &mut [u8], segment: usize, from: Endpoint) {
         let table = self.shared.table.load();
         let mut opener = Opener::new(&table, from);
         let mut joiner = Joiner::new(self.device.offloads());
@@ -243,7 +257,7 @@ impl<D: Device> Worker<D> {
         joiner.flush(&mut write);
     }
 
-    fn report(&self, session: &Arc<Session>, from: SocketAddr, first: bool, moved: bool) {
+    fn report(&self, session: &Arc<Session>, from: Endpoint, first: bool, moved: bool) {
         if first {
             self.tell(Input::Confirmed { session: Arc::clone(session), from }, DropReason::ControlFull);
         }

@@ -8,6 +8,8 @@
 //!                  control: owns the pure Tunnel, makes Tables <---- DataPlane (handle) ---- daemon
 //! ```
 //!
+//! Where UDP does not pass, the same sealed datagrams go through streams of the mesh ([`streams`]), by tokio's tasks.
+//!
 //! The daemon only carries handshake bytes: [`DataPlaneEvent::HandshakeWanted`] goes to the peer's
 //! [`DataPlane::handshake_request`] over the mesh, its answer to [`DataPlane::handshake_answer`].
 
@@ -24,14 +26,16 @@ mod features;
 mod namespaces;
 #[cfg(test)]
 mod soak;
+mod streams;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     num::NonZero,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
@@ -44,12 +48,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use self::control::Input;
 pub use self::features::Features;
+use self::{control::Input, streams::Streams};
 use crate::{
     identity::NodeId,
+    mesh::{PacketReader, PacketWriter},
     tun::{self, Device, Overlay, TunError},
-    tunnel::{Counters, MAX_QUEUES, PeerRoute, PeerState, PingError, Table, Tunnel, TunnelSettings},
+    tunnel::{
+        Counters, Endpoint, MAX_QUEUES, PeerRoute, PeerState, PingError, Table, Tunnel, TunnelSettings,
+    },
     udp::{self, Socket, UdpError},
 };
 
@@ -115,7 +122,12 @@ pub enum DataPlaneEvent {
         /// Who.
         peer: NodeId,
         /// Where it answers.
-        endpoint: std::net::SocketAddr,
+        endpoint: Endpoint,
+    },
+    /// Datagrams wait for a stream to the peer, which [`DataPlane::write_stream`] takes.
+    StreamWanted {
+        /// Who.
+        peer: NodeId,
     },
     /// Nothing flows until there is a new session, which is made when there is something to send.
     Lost {
@@ -135,7 +147,17 @@ pub enum DataPlaneEvent {
 pub(super) struct Shared {
     table: ArcSwap<Table>,
     counters: Arc<Counters>,
+    streams: Streams,
     stop: AtomicBool,
+}
+
+/// Takes a datagram that came by a neighbour's stream.
+type Deliver = Arc<dyn Fn(NodeId, &mut [u8]) + Send + Sync>;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Direction {
+    Out,
+    In,
 }
 
 /// The running data plane. Dropped, it stops; the interface stays either way.
@@ -144,6 +166,9 @@ pub struct DataPlane {
     inputs: SyncSender<Input>,
     threads: Vec<JoinHandle<()>>,
     gateways: Option<tokio::task::AbortHandle>,
+    deliver: Option<Deliver>,
+    /// The tasks that write and read streams, the last of each kind for every neighbour.
+    carriers: Mutex<BTreeMap<(NodeId, Direction), tokio::task::AbortHandle>>,
     interface: String,
     ports: Vec<u16>,
 }
@@ -196,6 +221,7 @@ impl DataPlane {
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             counters: Arc::clone(&counters),
+            streams: Streams::default(),
             stop: AtomicBool::new(false),
         });
         let ports: Vec<u16> = sockets.iter().map(Socket::port).collect();
@@ -219,6 +245,8 @@ impl DataPlane {
             inputs,
             threads: Vec::new(),
             gateways: None,
+            deliver: None,
+            carriers: Mutex::default(),
             interface: settings.interface,
             ports,
         };
@@ -239,6 +267,12 @@ impl DataPlane {
                 shared: Arc::clone(&plane.shared),
                 control: plane.inputs.clone(),
             };
+            if queue == 0 {
+                let worker = worker.clone();
+                plane.deliver = Some(Arc::new(move |from, datagram: &mut [u8]| {
+                    worker.deliver(datagram, datagram.len().max(1), Endpoint::Stream(from));
+                }));
+            }
             if queue < devices.len() {
                 let worker = worker.clone();
                 plane.spawn(format!("dp-tx-{queue}"), move || worker.transmit())?;
@@ -304,6 +338,34 @@ impl DataPlane {
         self.tell(Input::Connected(peer));
     }
 
+    /// The mesh has no connection with `peer` any more.
+    pub fn peer_disconnected(&self, peer: NodeId) {
+        self.tell(Input::Disconnected(peer));
+    }
+
+    /// Sends what waits for `peer` through this stream, until that ends. Needs a tokio runtime.
+    pub fn write_stream(&self, peer: NodeId, writer: PacketWriter) {
+        let shared = Arc::clone(&self.shared);
+        self.carry(peer, Direction::Out, async move { shared.streams.empty(peer, writer).await });
+    }
+
+    /// Takes the datagrams that `peer` sends through this stream, instead of those of its last one. Needs a tokio
+    /// runtime.
+    pub fn read_stream(&self, peer: NodeId, reader: PacketReader) {
+        let Some(deliver) = self.deliver.clone() else { return };
+        let read = streams::read(reader, move |datagram| deliver(peer, datagram));
+        self.carry(peer, Direction::In, read);
+    }
+
+    fn carry(&self, peer: NodeId, direction: Direction, task: impl Future<Output = ()> + Send + 'static) {
+        let carrier = tokio::spawn(task).abort_handle();
+        let mut carriers = self.carriers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = carriers.insert((peer, direction), carrier) {
+            old.abort();
+        }
+        carriers.retain(|_, carrier| !carrier.is_finished());
+    }
+
     /// Measures the round trip to `peer` by a sealed datagram, making a session first if there is none.
     ///
     /// # Errors
@@ -353,6 +415,9 @@ impl Drop for DataPlane {
         if let Some(task) = &self.gateways {
             task.abort();
         }
+        let carriers = self.carriers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        carriers.values().for_each(tokio::task::AbortHandle::abort);
+        self.deliver = None;
         self.tell(Input::Stop);
         self.shared.stop.store(true, Ordering::Relaxed);
         tun::interrupt_until_finished(std::mem::take(&mut self.threads));

@@ -18,7 +18,7 @@ mod reach;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ use super::{
     Counters, DropReason,
     handshake::Offer,
     message::Message,
-    path::{Path, Paths},
+    path::{Endpoint, Path, Paths},
     session::Session,
     table::Traffic,
     wire::{CONTROL_QUEUE, Kind},
@@ -57,7 +57,7 @@ const WAITING: usize = 16;
 /// What a peer wants done; the composite passes it on.
 #[derive(Default)]
 pub(super) struct Output {
-    pub(super) transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    pub(super) transmits: VecDeque<(Endpoint, Vec<u8>)>,
     pub(super) pongs: VecDeque<(u64, Result<Duration, PingError>)>,
     pub(super) news: VecDeque<News>,
     pub(super) table_changed: bool,
@@ -103,6 +103,8 @@ pub(super) struct Peer {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) networks: Vec<IpNet>,
     pub(super) candidates: Vec<IpAddr>,
+    /// Whether the mesh has a connection with it, which can carry datagrams by stream.
+    neighbour: bool,
     pub(super) traffic: Arc<Traffic>,
     pub(super) paths: Paths,
     attempt: Option<Attempt>,
@@ -124,12 +126,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(id: NodeId) -> Self {
+    pub(super) fn new(id: NodeId, neighbour: bool) -> Self {
         Self {
             id,
             addresses: Vec::new(),
             networks: Vec::new(),
             candidates: Vec::new(),
+            neighbour,
             traffic: Arc::default(),
             paths: Paths::default(),
             attempt: None,
@@ -191,7 +194,7 @@ impl Peer {
     }
 
     /// The first datagram of a session came, from `from` if known.
-    pub(super) fn handle_confirmed(&mut self, from: Option<SocketAddr>, now: Instant, out: &mut Output) {
+    pub(super) fn handle_confirmed(&mut self, from: Option<Endpoint>, now: Instant, out: &mut Output) {
         let Some((session, _)) = self.next.take_if(|(session, _)| session.received() > 0) else { return };
         if let Some(from) = from {
             let path = Path::of(self.paths.ports(), from);
@@ -282,6 +285,20 @@ impl Peer {
         if !self.paths.ports().is_empty() {
             let known = self.candidates.iter().filter(|address| !out.overlay.contains(address));
             known.for_each(|address| self.paths.add(Path::Direct(*address)));
+            if self.neighbour {
+                self.paths.add(Path::Stream(self.id));
+            }
+        }
+    }
+
+    /// The mesh has a connection with the peer, or has none any more.
+    pub(super) fn set_neighbour(&mut self, neighbour: bool, now: Instant, out: &mut Output) {
+        self.neighbour = neighbour;
+        if neighbour {
+            self.try_candidates(out);
+        } else if self.paths.remove_stream() {
+            out.table_changed = true;
+            self.search = Some((now, SEARCH_ROUNDS));
         }
     }
 
@@ -340,11 +357,11 @@ impl Peer {
     }
 
     /// Seals and sends one control message.
-    pub(super) fn send(&self, session: &Session, message: &Message, to: SocketAddr, out: &mut Output) {
+    pub(super) fn send(&self, session: &Session, message: &Message, to: Endpoint, out: &mut Output) {
         self.send_bytes(session, &message.encode(), to, out);
     }
 
-    fn send_bytes(&self, session: &Session, message: &[u8], to: SocketAddr, out: &mut Output) {
+    fn send_bytes(&self, session: &Session, message: &[u8], to: Endpoint, out: &mut Output) {
         match session.seal(Kind::Control, CONTROL_QUEUE, message) {
             Ok(datagram) => out.transmits.push_back((to, datagram)),
             Err(_) => out.counters.add(DropReason::Exhausted),

@@ -44,6 +44,9 @@ impl Peer {
         } else if self.mtu.size == out.mtu && self.mtu.answered == out.mtu || self.mtu.pending > 0 {
             return;
         }
+        if path.is_stream() {
+            return;
+        }
         (self.mtu.answered, self.mtu.all) = (0, false);
         self.probe_size(out.mtu, now, out);
     }

@@ -1,13 +1,17 @@
 //! Whether and where a peer answers: probes, the search for a path, the watch on a session in use, pings.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{News, Output, Peer};
-use crate::tunnel::{message::Message, path::Path, session::Session, wire::META};
+use crate::tunnel::{
+    message::Message,
+    path::{Endpoint, Path},
+    session::Session,
+    wire::META,
+};
 
 /// A probe without answer after this is lost.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,15 +66,17 @@ impl Peer {
     pub(in crate::tunnel) fn handle_moved(
         &mut self,
         session: &Arc<Session>,
-        from: SocketAddr,
+        from: Endpoint,
         now: Instant,
         out: &mut Output,
     ) {
         session.settle();
         let path = Path::of(self.paths.ports(), from);
         self.paths.add(path);
+        // A stream is not where a peer moves to; it answers there if it has to.
+        let take = !path.is_stream();
         if self.is_current(session) && !self.probes.values().any(|probe| probe.take && probe.path == path) {
-            self.probe(path, true, None, now, out);
+            self.probe(path, take, None, now, out);
         }
     }
 
@@ -78,7 +84,7 @@ impl Peer {
         &mut self,
         session: &Arc<Session>,
         number: u64,
-        from: SocketAddr,
+        from: Endpoint,
         out: &mut Output,
     ) {
         self.send(session, &Message::ProbeAck(number), from, out);
@@ -203,7 +209,9 @@ impl Peer {
             return;
         }
         self.search = Some((now + SEARCH, left - 1));
-        for path in self.paths.all() {
+        // A stream has to be opened first: not where the first round was enough.
+        let first = left == SEARCH_ROUNDS;
+        for path in self.paths.all().into_iter().filter(|path| !first || !path.is_stream()) {
             self.probe(path, false, None, now, out);
         }
     }
@@ -240,6 +248,12 @@ impl Peer {
         let silent = watch.silent;
         if let Some(path) = self.paths.chosen() {
             self.probe(path, false, None, now, out);
+            if path.is_stream() {
+                // Whether something else passes meanwhile.
+                for other in self.paths.all().into_iter().filter(|other| !other.is_stream()) {
+                    self.probe(other, false, None, now, out);
+                }
+            }
         }
         if silent >= PATH_FAILS_AFTER && self.paths.all().len() > 1 {
             out.table_changed |= self.paths.failed();

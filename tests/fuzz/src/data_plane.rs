@@ -9,8 +9,9 @@ use std::{
 use c3os::{
     identity::{Identity, NodeId},
     tunnel::{
-        Content, Counters, Cut, Frame, HEADER, Joiner, META, Meta, Offloads, Opener, PeerRoute, REKEY_AFTER,
-        TAG, Table, Tunnel, TunnelEvent, TunnelSettings, VNET_HEADER, VnetHeader, clamp_mss, too_big,
+        Content, Counters, Cut, Endpoint, Frame, HEADER, Joiner, META, Meta, Offloads, Opener, PeerRoute,
+        REKEY_AFTER, TAG, Table, Tunnel, TunnelEvent, TunnelSettings, VNET_HEADER, VnetHeader, clamp_mss,
+        too_big,
     },
 };
 
@@ -25,8 +26,12 @@ struct Pair {
     now: Instant,
 }
 
-fn address(number: usize) -> SocketAddr {
-    SocketAddr::from(([192, 168, 0, number as u8 + 1], 51900))
+fn ip(number: usize) -> IpAddr {
+    IpAddr::from([192, 168, 0, number as u8 + 1])
+}
+
+fn address(number: usize) -> Endpoint {
+    Endpoint::Udp(SocketAddr::new(ip(number), 51900))
 }
 
 fn overlay(number: usize) -> IpAddr {
@@ -43,17 +48,14 @@ impl Pair {
                 psk: [9; 32].into(),
                 aes: true,
                 ports: vec![51900],
-                addresses: vec![address(number).ip()],
+                addresses: vec![ip(number)],
                 mtu: 1420,
                 rekey_after: REKEY_AFTER,
             };
             let mut tunnel = Tunnel::new(settings, [number as u8; 32], Arc::new(Counters::default()));
             let other = 1 - number;
-            let route = PeerRoute {
-                id: ids[other],
-                addresses: vec![overlay(other)],
-                candidates: vec![address(other).ip()],
-            };
+            let route =
+                PeerRoute { id: ids[other], addresses: vec![overlay(other)], candidates: vec![ip(other)] };
             tunnel.handle_routes(vec![route], now);
             tunnel
         };
