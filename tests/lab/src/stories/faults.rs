@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{SOON, Stage, pass, refs, unchanged};
 use crate::cluster::{Cluster, until};
@@ -45,6 +46,42 @@ pub(super) fn one_way_link(stage: &mut Stage) -> Result<()> {
     stage.lab.say("n3", "/usr/sbin/nft delete table ip deaf")?;
     stage.all_reach_all(&nodes, &before)?;
     unchanged(&before, &stage.settled(&nodes)?)
+}
+
+/// The kinds of the ways to all others, as a node tells them.
+fn ways(stage: &Stage, node: &str) -> Result<Vec<String>> {
+    let told: Value = serde_json::from_str(&stage.lab.say(node, "c3os peers --output json")?)?;
+    let kind = |way: &Value| way["kind"].as_str().unwrap_or_default().to_owned();
+    Ok(told.as_array().context("c3os peers gave no list")?.iter().map(kind).collect())
+}
+
+/// The network of n3 lets no UDP of the data plane pass: packets go through the mesh's own connections, and leave them
+/// when it does.
+pub(super) fn udp_blocked(stage: &mut Stage) -> Result<()> {
+    let names = stage.names();
+    let nodes = refs(&names);
+    stage.lab.boot(&nodes[2..])?;
+    let chain =
+        |hook| format!("chain {hook} {{ type filter hook {hook} priority 0; udp dport 51900-51903 drop; }}");
+    let tcp_only = format!("table inet tcponly {{ {}; {}; }}", chain("input"), chain("output"));
+    stage.lab.say("n3", &format!("echo '{tcp_only}' | /usr/sbin/nft -f -"))?;
+    stage.lab.boot(&nodes[..2])?;
+    let views = stage.settled(&nodes)?;
+    stage.all_reach_all(&nodes, &views)?;
+    let kinds = ways(stage, "n3")?;
+    ensure!(kinds == ["stream", "stream"], "no UDP passes, and the ways from n3 are {kinds:?}");
+    let address = views[2].ipv4.clone().context("no address")?;
+    // Packets longer than any path of this network, whole and in pieces.
+    for bytes in [1300, 4000] {
+        stage.lab.say("n1", &format!("ping -n -q -c 3 -W 2 -s {bytes} {address}"))?;
+    }
+    stage.lab.say("n3", "/usr/sbin/nft delete table inet tcponly")?;
+    let direct = until(SOON, || {
+        stage.all_reach_all(&nodes, &views)?;
+        Ok((ways(stage, "n3")? == ["direct", "direct"]).then_some(()))
+    })?;
+    ensure!(direct.is_some(), "UDP passes again, and the ways from n3 are {:?}", ways(stage, "n3")?);
+    Ok(())
 }
 
 /// Where Debian's package libfaketime has what shows a program another wall clock.

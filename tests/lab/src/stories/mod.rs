@@ -82,6 +82,7 @@ const STORIES: &[Story] = &[
     Story::new("sixty-killed-agents-lose-nothing", restarts::killed_agents).off(),
     Story::new("a-cut-cable-heals", faults::cut_cable),
     Story::new("a-link-that-passes-one-way-founds-one-cluster", faults::one_way_link).off(),
+    Story::new("packets-go-by-stream-where-udp-is-blocked", faults::udp_blocked).off(),
     Story::new("clocks-hours-apart-and-set-change-nothing", faults::stepped_clocks),
     Story::new("nobody-takes-the-place-of-a-killed-server", restarts::server_killed),
     Story::new("a-wrong-token-stays-outside", faults::wrong_token).nodes(4).off(),
