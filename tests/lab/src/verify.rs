@@ -122,6 +122,7 @@ const PARTS: &[Step] = &[
     Step { name: "image", check: Check::Script("image/check-image") },
     Step { name: "qemu", check: Check::Cargo(&["run", "-q", "-p", "qemu"]) },
     Step { name: "bench", check: Check::LabReleased(&["bench", "--output", "json"]) },
+    Step { name: "micro", check: Check::Cargo(&["run", "-q", "--release", "-p", "micro"]) },
     Step {
         name: "soak",
         check: Check::Cargo(&[
