@@ -1,8 +1,9 @@
 //! The event loop: owns the swarm, the connections' stages and the contacts; alone acts on them.
 
+mod dial;
+
 use std::{
     collections::BTreeMap,
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -14,26 +15,24 @@ use libp2p::{
     core::ConnectedPoint,
     identity::Keypair,
     multiaddr::Protocol,
-    swarm::{
-        self, ConnectionId, DialError, ListenError, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    swarm::{self, ConnectionId, ListenError, SwarmEvent},
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{sleep_until, timeout},
 };
 
+use self::dial::Resolved;
 use super::{
     MeshError, MeshEvent, MeshSettings, QUEUE, Refusal,
     backoff::Refusals,
-    contacts::{Contacts, Dial, Source, Whom},
+    contacts::{Contacts, Source, Whom},
     counters::{self, Counters},
     doorway,
     frame::Hello,
     lan::{Lan, Selection, Sighting},
     link::{End, Link, Neighbour, Neighbours, Report, Stay},
-    locator::{self, Host, Locator, Transport},
+    locator::{self, Locator},
     packets::PacketReader,
     request,
     streams::{Door, Inbound, Opener, OverlayAddress, Purpose, Streams},
@@ -47,8 +46,6 @@ const ADMISSION: Duration = Duration::from_secs(5);
 const BOTH_AT_ONCE: Duration = Duration::from_secs(10);
 /// For goodbyes.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// For the name server.
-const LOOKUP: Duration = Duration::from_secs(5);
 /// Inbound requests at a time.
 const REQUESTS: usize = 64;
 
@@ -85,12 +82,6 @@ impl Connection {
     fn is_dialled_in_vain(&self) -> bool {
         self.dialled && matches!(self.stage, Stage::Unproven(_))
     }
-}
-
-/// Names looked up for a dial.
-struct Resolved {
-    dial: Dial,
-    addresses: Vec<SocketAddr>,
 }
 
 pub(super) struct Driver {
@@ -248,93 +239,6 @@ impl Driver {
     fn is_full(&self) -> bool {
         self.neighbours.len() >= self.max_neighbours
     }
-
-    // Dialling
-
-    fn dial_all(&mut self) {
-        let now = Instant::now();
-        while !self.has_enough()
-            && let Some(dial) = self.contacts.poll_dial(now)
-        {
-            let mut addresses = Vec::new();
-            let mut names = Vec::new();
-            for place in &dial.places {
-                match place.host() {
-                    Host::Address(ip) => addresses.push(SocketAddr::new(*ip, place.port())),
-                    Host::Name(name) => names.push((name.clone(), place.port())),
-                }
-            }
-            if names.is_empty() {
-                self.dial(dial, addresses);
-                continue;
-            }
-            let resolved = self.resolved.0.clone();
-            tokio::spawn(async move {
-                for name in names {
-                    match timeout(LOOKUP, tokio::net::lookup_host(name.clone())).await {
-                        Ok(Ok(found)) => addresses.extend(found),
-                        Ok(Err(error)) => {
-                            tracing::debug!(name = name.0, %error, "cannot look up a peer's name")
-                        }
-                        Err(_) => tracing::debug!(name = name.0, "no answer from the name server"),
-                    }
-                }
-                // The mesh has ended.
-                let _ = resolved.send(Resolved { dial, addresses }).await;
-            });
-        }
-    }
-
-    fn dial(&mut self, dial: Dial, addresses: Vec<SocketAddr>) {
-        let (underlay, overlay): (Vec<_>, Vec<_>) =
-            addresses.into_iter().partition(|address| !self.swarm.behaviour().is_excluded(address.ip()));
-        counters::lock(&self.counters).overlay_refused += overlay.len() as u64;
-        let known = match &dial.whom {
-            Whom::Node(id) => {
-                self.gate.is_banned(id) || self.connections.values().any(|connection| connection.peer == *id)
-            }
-            Whom::Place(_) => false,
-        };
-        if underlay.is_empty() || known {
-            self.contacts.handle_dial_failed(&dial.whom, false, Instant::now());
-            return;
-        }
-        let options = dial_options(&dial, &underlay);
-        let id = options.connection_id();
-        tracing::debug!(whom = ?dial.whom, transport = ?dial.transport, "dialling");
-        counters::lock(&self.counters).dials += 1;
-        self.dials.insert(id, dial.whom);
-        if let Err(error) = self.swarm.dial(options) {
-            self.handle_dial_error(id, &error);
-        }
-    }
-
-    fn handle_dial_error(&mut self, id: ConnectionId, error: &DialError) {
-        let Some(whom) = self.dials.remove(&id) else { return };
-        let (now, closed) = (Instant::now(), nothing_listens(error));
-        tracing::debug!(?whom, closed, %error, "cannot connect");
-        counters::lock(&self.counters).dials_failed += 1;
-        match error {
-            DialError::LocalPeerId { .. } => self.contacts.handle_ourselves(&whom, now),
-            DialError::NoAddresses
-            | DialError::DialPeerConditionFalse(_)
-            | DialError::Aborted
-            | DialError::WrongPeerId { .. }
-            | DialError::Denied { .. }
-            | DialError::Transport(_) => self.contacts.handle_dial_failed(&whom, closed, now),
-        }
-    }
-
-    fn handle_sighting(&mut self, Sighting { id, mut addresses }: Sighting) {
-        addresses.retain(|address| !self.swarm.behaviour().is_excluded(address.ip()));
-        if self.contacts.learn(id, &addresses, Source::Lan, Instant::now()) {
-            tracing::debug!(%id, ?addresses, "multicast DNS names a node");
-            // A slow reader learns of it when it is up.
-            let _ = self.events.try_send(MeshEvent::Found { id, addresses });
-        }
-    }
-
-    // Connections
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
     fn handle_swarm_event(&mut self, event: SwarmEvent<Inbound>) {
@@ -682,44 +586,6 @@ impl Driver {
             tracing::debug!("some connections did not close in time");
         }
     }
-}
-
-/// To all addresses of a node at once, or to any one of a place's (libp2p takes no more without an id).
-fn dial_options(dial: &Dial, addresses: &[SocketAddr]) -> DialOpts {
-    let mut to = addresses.iter().map(|address| locator::multiaddr(*address, dial.transport));
-    // From the listening port, two TCP nodes that dial each other at once would get one connection that both
-    // believe to have dialled.
-    match (&dial.whom, dial.transport) {
-        (Whom::Node(id), transport) => {
-            let options = DialOpts::peer_id(locator::peer_id(id)).condition(PeerCondition::Always);
-            let options = options.addresses(to.collect());
-            match transport {
-                Transport::Tcp => options.allocate_new_port().build(),
-                Transport::Quic => options.build(),
-            }
-        }
-        (Whom::Place(_), transport) => {
-            let any = rand::random_range(0..addresses.len().max(1));
-            let options = DialOpts::unknown_peer_id().address(to.nth(any).unwrap_or_else(Multiaddr::empty));
-            match transport {
-                Transport::Tcp => options.allocate_new_port().build(),
-                Transport::Quic => options.build(),
-            }
-        }
-    }
-}
-
-/// Whether all addresses answered that nothing listens there.
-fn nothing_listens(error: &DialError) -> bool {
-    let DialError::Transport(errors) = error else { return false };
-    !errors.is_empty() && errors.iter().all(|(_, error)| is_refused(error))
-}
-
-/// libp2p wraps what the system said several times.
-fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    let Some(io) = error.downcast_ref::<io::Error>() else { return error.source().is_some_and(is_refused) };
-    io.kind() == io::ErrorKind::ConnectionRefused
-        || io.get_ref().is_some_and(|inner| is_refused(inner as &(dyn std::error::Error + 'static)))
 }
 
 fn listen(swarm: &mut Swarm<Streams>, port: u16) -> Result<(), MeshError> {
