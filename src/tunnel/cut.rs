@@ -4,6 +4,9 @@
 //! needs them: the AEAD proves integrity. Lengths stay those of the super-packet: the receiver writes those of what was
 //! authenticated, once for all that it joins. Only where it could not tell where a checksum belongs is that completed
 //! here.
+//!
+//! UDP without a checksum (VXLAN, as a rule) is given a partial one: so the receiver can join such packets, and nobody
+//! calculates it unless it leaves the receiver's machine.
 
 use super::{
     DropReason,
@@ -26,12 +29,12 @@ pub struct Cut<'a> {
 
 #[derive(Debug, Clone, Copy)]
 enum How {
-    /// One packet, its checksums complete.
-    Whole,
+    /// One packet, its checksums complete, or none where the layout says.
+    Whole(Option<Layout>),
     /// One packet, its checksum partial where the receiver finds it.
     Partial(Layout),
     /// One packet, its checksum partial in some other place.
-    Complete { start: usize, field: usize },
+    Complete { start: usize, field: usize, unsummed: Option<Layout> },
     /// A super-packet.
     Super { layout: Layout, gso_size: usize },
 }
@@ -47,9 +50,11 @@ impl<'a> Cut<'a> {
         let field = start + usize::from(header.checksum_offset);
         let ours = layout.filter(|layout| layout.start == start && layout.checksum().start == field);
         let how = match (header.gso, ours) {
-            (Gso::None, _) if !header.needs_checksum => How::Whole,
+            (Gso::None, _) if !header.needs_checksum => How::Whole(unsummed(packet, layout)),
             (Gso::None, Some(layout)) => How::Partial(layout),
-            (Gso::None, None) if field + 2 <= packet.len() => How::Complete { start, field },
+            (Gso::None, None) if field + 2 <= packet.len() => {
+                How::Complete { start, field, unsummed: unsummed(packet, layout) }
+            }
             (Gso::Tcp4 | Gso::Tcp6 | Gso::Udp, Some(layout)) if header.gso_size > 0 => {
                 How::Super { layout, gso_size: usize::from(header.gso_size) }
             }
@@ -64,7 +69,7 @@ impl<'a> Cut<'a> {
     pub fn len(&self) -> usize {
         match self.how {
             How::Super { layout, gso_size } => (self.packet.len() - layout.payload).div_ceil(gso_size).max(1),
-            How::Whole | How::Partial(_) | How::Complete { .. } => 1,
+            How::Whole(_) | How::Partial(_) | How::Complete { .. } => 1,
         }
     }
 
@@ -80,25 +85,25 @@ impl<'a> Cut<'a> {
                 let left = (self.packet.len() - layout.payload).saturating_sub(index * gso_size);
                 layout.payload + left.min(gso_size)
             }
-            How::Whole | How::Partial(_) | How::Complete { .. } => self.packet.len(),
+            How::Whole(_) | How::Partial(_) | How::Complete { .. } => self.packet.len(),
         }
     }
 
     /// Writes packet `index` to `to`, which has exactly its length.
     pub fn write(&self, index: usize, to: &mut [u8]) -> Meta {
         match self.how {
-            How::Whole => {
+            How::Whole(unsummed) => {
                 to.copy_from_slice(self.packet);
-                Meta::default()
+                unsummed.map_or_else(Meta::default, partial)
             }
             How::Partial(layout) => {
                 to.copy_from_slice(self.packet);
-                Meta { partial_checksum: true, checksum_start: layout.start as u16, ..Meta::default() }
+                partial(layout)
             }
-            How::Complete { start, field } => {
+            How::Complete { start, field, unsummed } => {
                 to.copy_from_slice(self.packet);
                 complete(to, start, field);
-                Meta::default()
+                unsummed.map_or_else(Meta::default, partial)
             }
             How::Super { layout, gso_size } => self.write_part(&layout, gso_size, index, to),
         }
@@ -124,4 +129,18 @@ impl<'a> Cut<'a> {
         }
         Meta { partial_checksum: true, train: true, first, last, checksum_start: layout.start as u16 }
     }
+}
+
+/// The layout of UDP that has no checksum. Its length is that of the packet: the receiver writes both anew.
+fn unsummed(packet: &[u8], layout: Option<Layout>) -> Option<Layout> {
+    layout.filter(|layout| {
+        let length = (packet.len() - layout.start) as u16;
+        layout.transport == Transport::Udp
+            && packet[layout.checksum()] == [0, 0]
+            && packet[layout.start + 4..layout.start + 6] == length.to_be_bytes()
+    })
+}
+
+fn partial(layout: Layout) -> Meta {
+    Meta { partial_checksum: true, checksum_start: layout.start as u16, ..Meta::default() }
 }

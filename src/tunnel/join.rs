@@ -466,10 +466,30 @@ mod tests {
         let header =
             VnetHeader { needs_checksum: true, checksum_start: 70, checksum_offset: 16, ..VnetHeader::PLAIN };
         let packets = cut(&header, &packet);
-        assert_eq!(packets[0].0, Meta::default());
         assert_eq!(packets[0].1[..86], packet[..86]);
         assert_ne!(packets[0].1[86..88], packet[86..88]);
         let outside = VnetHeader { checksum_start: 127, ..header };
         assert_eq!(Cut::new(&outside, &packet).err(), Some(DropReason::BadFrame));
+    }
+
+    #[test]
+    fn udp_without_a_checksum_is_given_one_and_joined() {
+        let (_, mut packet) = super_packet(false, false, 100, 100, 0);
+        packet[26..28].fill(0);
+        let inner =
+            VnetHeader { needs_checksum: true, checksum_start: 70, checksum_offset: 16, ..VnetHeader::PLAIN };
+        for header in [VnetHeader::PLAIN, inner] {
+            let mut packets: Vec<_> = (0..3).flat_map(|_| cut(&header, &packet)).collect();
+            let frames = join(&mut packets.clone(), &[1, 2, 3], ALL);
+            let [(vnet, joined)] = frames.as_slice() else { panic!("{} frames", frames.len()) };
+            assert_eq!((vnet.gso, vnet.gso_size, joined.len()), (Gso::Udp, 100, 28 + 300));
+            for (_, alone) in join(&mut packets, &[1, 2, 3], Offloads::NONE) {
+                assert!(is_sound(&alone));
+            }
+        }
+        // A length that is not the packet's stays what it is, and so does the packet.
+        packet[25] -= 1;
+        let mut packets = cut(&VnetHeader::PLAIN, &packet);
+        assert_eq!(join(&mut packets, &[1], ALL), [(VnetHeader::PLAIN, packet)]);
     }
 }

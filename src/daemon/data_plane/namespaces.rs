@@ -215,6 +215,27 @@ async fn networks_that_the_hosts_route_via_each_other_reach_each_other() {
     assert!(arrived == bytes, "{} of {} bytes", arrived.len(), bytes.len());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_arrives_through_a_vxlan_in_the_tunnel() {
+    let Some([a, b]) = pair(Features::default(), 1500, REKEY_AFTER).await else { return };
+    let vxlan = |number: u8| Ipv4Addr::new(10, 97, 0, number);
+    for host in [&a, &b] {
+        let number = host.number;
+        within(&host.jobs, move || {
+            let (local, remote) = (overlay(number), overlay(3 - number));
+            // As flannel makes it.
+            ip(&format!(
+                "link add vx0 type vxlan id 1 dstport 8472 local {local} remote {remote} dev tun{number} nolearning"
+            ));
+            ip(&format!("addr add {}/24 dev vx0", vxlan(number)));
+            ip("link set vx0 mtu 1370 up");
+        });
+    }
+    let bytes = noise(1_000_000);
+    let arrived = tokio::task::block_in_place(|| transfer(&a, &b, vxlan(2).into(), &bytes));
+    assert!(arrived == bytes, "{} of {} bytes", arrived.len(), bytes.len());
+}
+
 /// Datagrams are not sent again, so each one that a change of keys costs is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_datagram_is_lost_while_sessions_are_replaced_under_load() {
