@@ -1,8 +1,6 @@
 //! Mixed load for a long time over a lossy cable, with a change of keys every five seconds. `cargo verify --full --part
 //! soak` runs it for ten minutes; `C3OS_SOAK_SECONDS` is for less.
 
-#![expect(clippy::disallowed_types, reason = "an application's socket, not ours")]
-
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
