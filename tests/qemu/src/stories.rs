@@ -116,7 +116,7 @@ fn cluster(ground: &Ground, switch: &Switch) -> Result<Value> {
         for other in others.filter(|member| member["id"] != status["node"]["id"]) {
             machine.exec(&format!("c3os ping {} --count 1", word(&other["ipv4"])))?;
         }
-        only_mesh_ports(&machine.exec("ss -Hltun | awk '{print $1, $5}'")?)?;
+        only_mesh_ports(&machine.exec("ss -Hltunp | awk '{print $1, $5, $7}'")?)?;
         roles.push(role);
     }
     roles.sort();
@@ -344,15 +344,35 @@ fn settled(machine: &mut Machine, words: &str, wanted: impl Fn(&Value) -> bool) 
     bail!("{}: not so after {} s: {words}; {last}", machine.name, BOOT.as_secs())
 }
 
-/// Lines of `PROTOCOL ADDRESS:PORT`: nothing but the mesh can be reached from outside.
+/// Lines of `PROTOCOL ADDRESS:PORT PROGRAM`: nothing but the mesh can be reached from outside.
 fn only_mesh_ports(listeners: &str) -> Result<()> {
-    // The mesh's own, multicast DNS, and where a DHCP server answers.
-    let ours = ["tcp 4001", "udp 4001", "udp 51900", "udp 5353", "udp 68", "udp 546"];
+    // The mesh's own (the data plane has up to four ports), multicast DNS, and where a DHCP server answers.
+    let ours = [
+        "tcp 4001",
+        "udp 4001",
+        "udp 51900",
+        "udp 51901",
+        "udp 51902",
+        "udp 51903",
+        "udp 5353",
+        "udp 68",
+        "udp 546",
+    ];
+    let mut asks = 0;
     for line in listeners.lines() {
-        let (protocol, place) = line.split_once(' ').with_context(|| format!("a listener: {line}"))?;
+        let mut words = line.split(' ');
+        let (Some(protocol), Some(place)) = (words.next(), words.next()) else { bail!("a listener: {line}") };
         let (address, port) = place.rsplit_once(':').with_context(|| format!("a listener: {line}"))?;
         let local = address.starts_with("127.") || address == "[::1]";
-        ensure!(local || ours.contains(&format!("{protocol} {port}").as_str()), "open to the LAN: {line}");
+        if local || ours.contains(&format!("{protocol} {port}").as_str()) {
+            continue;
+        }
+        // Where the agent gets the answers to its questions by multicast DNS: one for the one interface to the LAN, at
+        // that interface's own address.
+        let agents = words.next().is_some_and(|program| program.starts_with("users:((\"c3os\","));
+        let one_address = !["0.0.0.0", "*", "[::]"].contains(&address);
+        asks += 1;
+        ensure!(protocol == "udp" && agents && one_address && asks == 1, "open to the LAN: {line}");
     }
     Ok(())
 }
@@ -400,11 +420,19 @@ mod tests {
 
     #[test]
     fn a_port_that_is_not_the_meshs_is_told() {
-        assert!(
-            only_mesh_ports("tcp 127.0.0.1:8080\ntcp 0.0.0.0:4001\nudp [::]:51900\ntcp [::1]:99").is_ok()
-        );
-        let error = only_mesh_ports("tcp *:22").unwrap_err().to_string();
-        assert!(error.contains("*:22"));
+        let ours = "tcp 127.0.0.1:8080 \ntcp 0.0.0.0:4001 users:((\"c3os\",pid=9,fd=9))\nudp [::]:51900 \ntcp [::1]:99\n";
+        let asks = "udp 169.254.7.7:40000 users:((\"c3os\",pid=9,fd=11))\n";
+        assert!(only_mesh_ports(&format!("{ours}{asks}")).is_ok());
+        for open in [
+            "tcp *:22 users:((\"sshd\",pid=1,fd=3))",
+            "udp 169.254.7.7:40001 users:((\"c3os\",pid=9,fd=12))",
+            "udp 0.0.0.0:40000 users:((\"c3os\",pid=9,fd=12))",
+        ] {
+            let error = only_mesh_ports(&format!("{asks}{open}")).unwrap_err().to_string();
+            assert!(error.contains(open), "{error}");
+        }
+        let other = "udp 169.254.7.7:40000 users:((\"other\",pid=1,fd=3))";
+        assert!(only_mesh_ports(other).is_err());
     }
 
     #[test]
