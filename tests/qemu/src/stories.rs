@@ -102,25 +102,48 @@ fn install(ground: &Ground, switch: &Switch) -> Result<Value> {
 
 /// Three machines, one configuration, one cluster.
 fn cluster(ground: &Ground, switch: &Switch) -> Result<Value> {
-    let (mut machines, seconds) = ground.three("cluster", switch)?;
+    // Arguments of the user's own, which reach each role's unit.
+    const ARGUMENTS: [(&str, &str, &str); 2] =
+        [("master", "server", "--node-label=rack=one"), ("worker", "agent", "--node-label=rack=two")];
+    let [(.., server), (.., agent)] = ARGUMENTS;
+    let more = format!("k3s:\n  args: [\"{server}\"]\nk3s-agent:\n  args: [\"{agent}\"]\n");
+    let (mut machines, seconds) = ground.three("cluster", &more, switch)?;
     let mut roles = Vec::new();
+    let mut masters = Vec::new();
+    let mut joined = Vec::new();
     for machine in &mut machines {
         let status = settled(machine, "knows all", |status| live_others(status) == 2)?;
-        let role = word(&status["role"]["applied"]);
+        let (role, ipv4) = (word(&status["role"]["applied"]), word(&status["node"]["ipv4"]));
         let unit = if role == "master" { "k3s" } else { "k3s-agent" };
         machine.exec(&format!("systemctl is-active {unit}"))?;
-        // The planned arguments are the files that the unit reads; it had them when it started.
+        let mine = ARGUMENTS.iter().find(|(of, ..)| *of == role);
+        let (_, command, argument) = mine.with_context(|| format!("a machine is {role}"))?;
+        // What the unit was started with, as the sample itself saw it.
+        machine.exec(&format!("journalctl -o cat -u {unit} | grep -qx 'sample k3s {command} {argument}'"))?;
+        // The other planned arguments are the files that it reads; it had them when it started.
         machine.exec("grep -q ' with ' /var/log/k3s-starts && ! grep -q without /var/log/k3s-starts")?;
-        machine.exec("grep -q flannel-iface /etc/rancher/k3s/config.yaml.d/50-c3os.yaml")?;
+        let settings = machine.exec("cat /etc/rancher/k3s/config.yaml.d/50-c3os.yaml")?;
+        let has = |line: String| settings.lines().any(|other| other == line);
+        ensure!(has("flannel-iface: \"c3os0\"".to_owned()), "k3s' pods are not on the mesh: {settings}");
+        ensure!(has(format!("node-ip: \"{ipv4}\"")), "k3s is not told {ipv4}: {settings}");
+        match settings.lines().find_map(|line| line.strip_prefix("server: ")) {
+            None => masters.push(format!("\"https://{ipv4}:6443\"")),
+            Some(server) => joined.push(server.to_owned()),
+        }
         let others = status["members"].as_array().into_iter().flatten();
         for other in others.filter(|member| member["id"] != status["node"]["id"]) {
             machine.exec(&format!("c3os ping {} --count 1", word(&other["ipv4"])))?;
+            machine.exec(&format!("ping -c 1 -W 10 {}", word(&other["ipv4"])))?;
         }
         only_mesh_ports(&machine.exec("ss -Hltunp | awk '{print $1, $5, $7}'")?)?;
         roles.push(role);
     }
     roles.sort();
     ensure!(roles == ["master", "worker", "worker"], "the roles are {roles:?}");
+    ensure!(
+        masters.len() == 1 && joined == [masters.as_slice(), &masters].concat(),
+        "workers join {joined:?}, the master is {masters:?}"
+    );
     Ok(json!({"last_up_to_all_roles_seconds": seconds}))
 }
 
@@ -302,8 +325,8 @@ impl Ground {
     }
 
     /// Three installed machines that have their roles; and the seconds from when the last was up.
-    fn three(&self, name: &str, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
-        let cidata = self.cidata(name, 3, "")?;
+    fn three(&self, name: &str, more: &str, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
+        let cidata = self.cidata(name, 3, more)?;
         let mut machines = Vec::new();
         for number in 1..=3 {
             let mut machine = self.installed(switch, number)?;
