@@ -115,6 +115,7 @@ fn cluster(ground: &Ground, switch: &Switch) -> Result<Value> {
         let status = settled(machine, "knows all", |status| live_others(status) == 2)?;
         let (role, ipv4) = (word(&status["role"]["applied"]), word(&status["node"]["ipv4"]));
         let unit = if role == "master" { "k3s" } else { "k3s-agent" };
+        machine.exec("c3os wait k3s --timeout 240")?;
         machine.exec(&format!("systemctl is-active {unit}"))?;
         let mine = ARGUMENTS.iter().find(|(of, ..)| *of == role);
         let (_, command, argument) = mine.with_context(|| format!("a machine is {role}"))?;
@@ -160,6 +161,8 @@ fn reboots(ground: &Ground, switch: &Switch) -> Result<Value> {
             None => first = Some(kept),
             Some(first) => ensure!(*first == kept, "boot {boot}: {first:?} became {kept:?}"),
         }
+        // At a later boot the role is known before k3s runs in it.
+        machine.exec("c3os wait k3s --timeout 240")?;
         let starts = machine.exec("cat /var/log/k3s-starts")?;
         ensure!(!starts.contains("without"), "boot {boot}: k3s started without its files: {starts}");
         ensure!(starts.lines().count() == boot, "boot {boot}: k3s started {} times", starts.lines().count());
