@@ -283,6 +283,17 @@ fn clones(ground: &Ground, switch: &Switch) -> Result<Value> {
     ensure!(kept == Kept::of(&mut machine)?, "the first is another machine now");
     ensure!(other["node"]["id"] != kept.id.as_str(), "both have one identity");
     ensure!(other["node"]["ipv4"] != kept.ipv4.as_str(), "both have one address");
+    ensure!(clone.exec("cat /etc/machine-id")?.trim() != kept.machine, "both have one machine id");
+    let problems = other["problems"].as_array().into_iter().flatten();
+    let mut whats = problems.filter_map(|problem| problem["what"].as_str());
+    ensure!(
+        whats.any(|what| what.contains("this disk is a copy of another machine's")),
+        "the copy does not say that it is one: {other}"
+    );
+    // Each sees the other under its own address.
+    for (machine, ipv4) in [(&mut machine, word(&other["node"]["ipv4"])), (&mut clone, kept.ipv4)] {
+        machine.exec(&format!("ping -c 1 -W 10 {ipv4}"))?;
+    }
     Ok(json!({}))
 }
 
