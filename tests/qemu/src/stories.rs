@@ -190,7 +190,8 @@ fn broken_config(ground: &Ground, switch: &Switch) -> Result<Value> {
     machine.boot(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
     let status = settled(&mut machine, "is on the mesh", |status| status["node"]["ipv4"].is_string())?;
     ensure!(status["role"]["assigned"].is_null(), "it took a role that nobody could mean");
-    machine.exec("systemctl is-active multi-user.target")?;
+    // It is on the mesh before all else has started.
+    machine.exec("systemctl is-system-running --wait; systemctl is-active multi-user.target")?;
     let console = fs::read(machine.console()).context("the console")?;
     let console = String::from_utf8_lossy(&console);
     for words in ["c3os.role", "nonsense"] {
