@@ -254,8 +254,11 @@ fn recovery(ground: &Ground, switch: &Switch) -> Result<Value> {
     off(&mut machine)?;
     let (mode, _) = machine.boot(boot)?;
     ensure!(mode == "recovery", "it booted as {mode}");
-    let (code, _) = machine.try_exec("systemctl is-active c3os-agent k3s k3s-agent || pgrep c3os")?;
-    ensure!(code != 0, "something of c3os runs in recovery");
+    // Answers 0 if one of them is.
+    let (code, said) = machine.try_exec("systemctl is-active c3os-agent k3s k3s-agent")?;
+    ensure!(code != 0, "something of c3os runs in recovery: {said}");
+    let (code, said) = machine.try_exec("grep -sx c3os /proc/[0-9]*/comm")?;
+    ensure!(code != 0, "c3os runs in recovery: {said}");
     machine.exec(
         "mkdir -p /run/grub && mount LABEL=COS_GRUB /run/grub && \
          sed -i 's/^set default=recovery/set default=active/' /run/grub/grub.cfg && umount /run/grub",
