@@ -105,6 +105,11 @@ impl Machine {
         self.port()?.up(BOOT).with_context(|| format!("{name} does not come up"))
     }
 
+    /// Whether it said by now that it is up.
+    pub fn is_up(&mut self) -> Result<bool> {
+        Ok(self.port()?.is_up())
+    }
+
     /// Runs a command; an error unless it ends with 0.
     pub fn exec(&mut self, command: &str) -> Result<String> {
         let (code, output) = self.try_exec(command)?;

@@ -78,6 +78,11 @@ impl Port {
         }
     }
 
+    /// Whether the guest said by now that it is up.
+    pub fn is_up(&self) -> bool {
+        self.events.try_iter().any(|event| matches!(event, Event::Up { .. }))
+    }
+
     /// Runs a command in the guest; gives its exit code and what it printed.
     pub fn exec(&mut self, command: &str, patience: Duration) -> Result<(i32, String)> {
         ensure!(!command.contains('\n'), "a command is one line");

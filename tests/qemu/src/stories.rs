@@ -203,6 +203,9 @@ fn broken_config(ground: &Ground, switch: &Switch) -> Result<Value> {
 /// Power fails at random moments of the first boot and of founding; it always comes back to one cluster.
 fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
     const CUTS: u64 = 20;
+    // So many cuts hit one disk before it is looked at, and the next one is new: its first boot and its founding are
+    // what the cuts are for.
+    const PER_DISK: u64 = 4;
     let cidata = ground.cidata("power-cuts", 1, "")?;
     let mut machine = ground.installed(switch, 1)?;
     let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
@@ -213,30 +216,48 @@ fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
     let whole = begin.elapsed();
     machine.kill()?;
     drop(machine);
-    let mut machine = ground.installed(switch, 2)?;
+    let mut machine = Machine::new(&ground.dir, switch, 2)?;
     let mut cluster: Option<String> = None;
+    let mut founded = 0;
     let mut random = ground.seed;
     for cut in 1..=CUTS {
+        if cut % PER_DISK == 1 {
+            copy(&ground.disk, &machine.disk())?;
+            cluster = None;
+        }
         // Numerical Recipes' generator: the moments are to be spread, not to be secret.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let share = f64::from(u32::try_from(random >> 33)?) / f64::from(1u32 << 31);
         machine.switch_on(boot)?;
         std::thread::sleep(whole.mul_f64(share));
+        // Which cluster it is in, if it is so far: it must never be in another.
+        if machine.is_up()? {
+            let (_, text) = machine.try_exec("timeout 10 c3os status --output json 2>/dev/null")?;
+            let status: Value = serde_json::from_str(&text).unwrap_or_default();
+            founded += usize::from(one_cluster(&mut cluster, &status, cut)?);
+        }
         machine.kill()?;
-        if cut % 4 != 0 {
+        eprintln!("   cut {cut}, {:.0} s after power came", whole.mul_f64(share).as_secs_f64());
+        if cut % PER_DISK != 0 {
             continue;
         }
         machine.boot(boot)?;
         let status = settled(&mut machine, "has its role", has_role)?;
-        let id = word(&status["cluster"]["id"]);
-        let known = cluster.get_or_insert_with(|| id.clone());
-        ensure!(*known == id, "after cut {cut} it is another cluster: {known}, now {id}");
+        ensure!(one_cluster(&mut cluster, &status, cut)?, "it has a role and no cluster: {status}");
         let left =
             machine.exec("find /usr/local/.c3os /etc/rancher /oem -name '.*.new' -o -name '*.damaged-*'")?;
         ensure!(left.is_empty(), "half written: {left}");
         machine.kill()?;
     }
-    Ok(json!({"cuts": CUTS, "first_boot_seconds": whole.as_secs_f64()}))
+    Ok(json!({"cuts": CUTS, "cuts_after_founding": founded, "first_boot_seconds": whole.as_secs_f64()}))
+}
+
+/// Whether a status names a cluster; an error if it is another one than was known.
+fn one_cluster(known: &mut Option<String>, status: &Value, cut: u64) -> Result<bool> {
+    let Some(id) = status["cluster"]["id"].as_str() else { return Ok(false) };
+    let known = known.get_or_insert_with(|| id.to_owned());
+    ensure!(known == id, "after cut {cut} it is another cluster: {known}, now {id}");
+    Ok(true)
 }
 
 /// The entry for recovery runs nothing of ours, and leaves the machine what it was.
