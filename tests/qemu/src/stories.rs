@@ -260,7 +260,7 @@ fn one_cluster(known: &mut Option<String>, status: &Value, cut: u64) -> Result<b
     Ok(true)
 }
 
-/// The entry for recovery runs nothing of ours, and leaves the machine what it was.
+/// The entry for recovery runs nothing of ours, and leaves the machine what it was; a reset makes it another one.
 fn recovery(ground: &Ground, switch: &Switch) -> Result<Value> {
     let cidata = ground.cidata("recovery", 1, "")?;
     let mut machine = ground.installed(switch, 1)?;
@@ -288,6 +288,19 @@ fn recovery(ground: &Ground, switch: &Switch) -> Result<Value> {
     machine.boot(boot)?;
     let after = Kept::of(&mut machine)?;
     ensure!(before == after, "{before:?} became {after:?}");
+    // Leaving: the configuration stays and a server's data is kept aside; another member comes up with them.
+    machine.exec("c3os wait k3s --timeout 240")?;
+    let hashes = "find /oem -type f -exec sha256sum {} +";
+    let configured = machine.exec(hashes)?;
+    let (code, words) = machine.try_exec("c3os reset --yes")?;
+    ensure!(code != 0 && words.contains("--new-identity"), "the only server left: {code} {words}");
+    machine.exec("c3os reset --yes --new-identity")?;
+    let status = settled(&mut machine, "is another member", |status| {
+        has_role(status) && status["node"]["id"] != before.id.as_str()
+    })?;
+    ensure!(status["role"]["applied"] == "master", "a machine alone is {}", status["role"]["applied"]);
+    machine.exec("c3os wait k3s --timeout 240 && test -d /var/lib/rancher/k3s/server.reset-1")?;
+    ensure!(machine.exec(hashes)? == configured, "a reset changed /oem");
     Ok(json!({}))
 }
 
