@@ -62,6 +62,7 @@ fn play() -> Result<ExitCode> {
         }
     }
     ensure!(run::run("id", &["-u"])?.trim() == "0", "guests need a switch, which only root can make");
+    need()?;
     let image = match image {
         Some(dir) => dir,
         None => build()?,
@@ -98,6 +99,28 @@ fn play() -> Result<ExitCode> {
     }
     println!("{}", Value::Object(figures));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Debian's packages that stories use, each with a file of its.
+const PACKAGES: [&str; 5] = [
+    "qemu-system-x86=/usr/bin/qemu-system-x86_64",
+    "ovmf=/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "iproute2=/usr/bin/ip",
+    "mtools=/usr/bin/mcopy",
+    "dosfstools=/usr/sbin/mkfs.vfat",
+];
+
+/// Installs what is missing, as the scripts that build the image do.
+fn need() -> Result<()> {
+    let ground = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../image/ground.sh");
+    let status = Command::new("bash")
+        .args(["-euc", ". \"$1\"; shift; need \"$@\"", "qemu"])
+        .arg(ground)
+        .args(PACKAGES)
+        .status()
+        .context("bash")?;
+    ensure!(status.success(), "what emulates machines is missing");
+    Ok(())
 }
 
 /// Builds the image; gives where it is.
