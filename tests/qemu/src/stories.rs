@@ -91,6 +91,13 @@ fn install(ground: &Ground, switch: &Switch) -> Result<Value> {
         ensure!(mode == "active", "the disk booted as {mode}");
         let kept = Kept::of(&mut machine)?;
         ensure!(kept.role == "master", "a machine alone is {}", kept.role);
+        let (_, state) = machine.try_exec("systemctl is-system-running --wait")?;
+        ensure!(
+            state.trim() == "running",
+            "{}: {}",
+            state.trim(),
+            machine.exec("systemctl list-units --failed")?
+        );
         match &first {
             None => first = Some(kept),
             Some(first) => ensure!(*first == kept, "{first:?} became {kept:?}"),
