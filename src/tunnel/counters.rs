@@ -40,7 +40,7 @@ reasons! {
     NoSession "no_session" "To send: waited for a session that did not come, or the queue was full.",
     Exhausted "exhausted" "To send: the session's key has reached its limit.",
     TooBig "too_big" "To send: larger than the path takes.",
-    StreamFull "stream_full" "To send by stream: more came than it carries.",
+    StreamFull "stream_full" "To send by stream: more came than it carries, or the neighbour is gone.",
     SocketRefused "socket_refused" "To send: the socket did not take the datagram.",
 }
 

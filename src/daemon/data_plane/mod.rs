@@ -340,6 +340,7 @@ impl DataPlane {
 
     /// The mesh has no connection with `peer` any more.
     pub fn peer_disconnected(&self, peer: NodeId) {
+        self.shared.streams.forget(peer, &self.shared.counters);
         self.tell(Input::Disconnected(peer));
     }
 

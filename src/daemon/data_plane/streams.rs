@@ -20,7 +20,7 @@ const WAITING: usize = 256 << 10;
 /// After a stream could not be opened, or ended, the next is asked for no sooner.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What waits for each neighbour, and whether somebody empties it.
+/// What waits for each neighbour, and who empties it.
 #[derive(Default)]
 pub(super) struct Streams(Mutex<BTreeMap<NodeId, Queue>>);
 
@@ -28,11 +28,21 @@ pub(super) struct Streams(Mutex<BTreeMap<NodeId, Queue>>);
 struct Queue {
     datagrams: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Wakes the task that empties it.
+    /// Wakes who empties it.
     filled: Arc<Notify>,
-    /// When a stream was asked for; there may be one.
+    /// When a stream was asked for last.
     asked: Option<Instant>,
-    open: bool,
+    /// The number of who empties it, if anybody does, and of the last one who did.
+    emptier: Option<u64>,
+    last: u64,
+}
+
+/// The right to empty a queue, until it is dropped or somebody else has it.
+struct Emptier<'a> {
+    streams: &'a Streams,
+    peer: NodeId,
+    number: u64,
+    filled: Arc<Notify>,
 }
 
 impl Streams {
@@ -49,50 +59,69 @@ impl Streams {
             counters.add(DropReason::StreamFull);
         }
         queue.filled.notify_one();
-        let wanted = !queue.open && queue.asked.is_none_or(|asked| asked + RETRY <= now);
+        let wanted = queue.emptier.is_none() && queue.asked.is_none_or(|asked| asked + RETRY <= now);
         if wanted {
             queue.asked = Some(now);
         }
         wanted
     }
 
-    /// Sends what waits and what comes, until the stream ends.
+    /// Sends what waits and what comes, until the stream ends, or another one takes its place.
     pub(super) async fn empty(&self, peer: NodeId, mut writer: PacketWriter) {
-        let filled = {
-            let mut queues = self.lock();
-            let queue = queues.entry(peer).or_default();
-            if std::mem::replace(&mut queue.open, true) {
-                return;
-            }
-            Arc::clone(&queue.filled)
-        };
-        loop {
-            let datagrams = self.take(peer);
+        let emptier = self.emptier(peer);
+        while let Some(datagrams) = emptier.take() {
             if datagrams.is_empty() {
                 tokio::select! {
-                    () = filled.notified() => continue,
-                    () = writer.closed() => break,
+                    () = emptier.filled.notified() => continue,
+                    () = writer.closed() => return,
                 }
             }
             if let Err(error) = writer.send(&datagrams).await {
                 tracing::debug!(%peer, %error, "a stream of datagrams ended");
-                break;
+                return;
             }
-        }
-        if let Some(queue) = self.lock().get_mut(&peer) {
-            queue.open = false;
         }
     }
 
-    fn take(&self, peer: NodeId) -> VecDeque<Vec<u8>> {
+    /// Drops what waits for a neighbour that is gone.
+    pub(super) fn forget(&self, peer: NodeId, counters: &Counters) {
+        if let Some(queue) = self.lock().get_mut(&peer) {
+            counters.add_many(DropReason::StreamFull, queue.datagrams.len() as u64);
+            queue.datagrams.clear();
+            queue.bytes = 0;
+        }
+    }
+
+    fn emptier(&self, peer: NodeId) -> Emptier<'_> {
         let mut queues = self.lock();
-        let Some(queue) = queues.get_mut(&peer) else { return VecDeque::new() };
-        queue.bytes = 0;
-        std::mem::take(&mut queue.datagrams)
+        let queue = queues.entry(peer).or_default();
+        queue.last += 1;
+        queue.emptier = Some(queue.last);
+        Emptier { streams: self, peer, number: queue.last, filled: Arc::clone(&queue.filled) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Queue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Emptier<'_> {
+    /// All that waits; none if somebody else has the queue.
+    fn take(&self) -> Option<VecDeque<Vec<u8>>> {
+        let mut queues = self.streams.lock();
+        let queue = queues.get_mut(&self.peer).filter(|queue| queue.emptier == Some(self.number))?;
+        queue.bytes = 0;
+        Some(std::mem::take(&mut queue.datagrams))
+    }
+}
+
+impl Drop for Emptier<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.streams.lock().get_mut(&self.peer) {
+            queue.emptier.take_if(|number| *number == self.number);
+        }
+        // Whoever has the queue now may have missed a word that woke us.
+        self.filled.notify_one();
     }
 }
 
@@ -101,5 +130,48 @@ pub(super) async fn read(mut reader: PacketReader, mut deliver: impl FnMut(&mut 
     let mut datagram = Vec::new();
     while reader.receive(&mut datagram).await.is_ok() {
         deliver(&mut datagram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_asked_for_now_and_then_while_nobody_empties_the_queue() {
+        let (streams, counters, peer) =
+            (Streams::default(), Counters::default(), NodeId::from_bytes([1; 32]));
+        let begin = Instant::now();
+        let push = |after: Duration| streams.push(peer, b"x", &counters, begin + after);
+        assert!(push(Duration::ZERO));
+        assert!(!push(RETRY / 2), "it is being opened");
+        assert!(push(RETRY));
+        let first = streams.emptier(peer);
+        assert_eq!(first.take().map(|all| all.len()), Some(3));
+        assert!(!push(2 * RETRY), "there is one");
+        // Two were opened: the second has the queue, and the end of the first is nothing to it.
+        let second = streams.emptier(peer);
+        assert!(first.take().is_none());
+        drop(first);
+        assert!(!push(3 * RETRY));
+        assert_eq!(second.take().map(|all| all.len()), Some(2));
+        drop(second);
+        assert!(push(4 * RETRY));
+    }
+
+    #[test]
+    fn the_oldest_go_when_too_many_wait_and_all_when_the_neighbour_is_gone() {
+        let (streams, counters, peer) =
+            (Streams::default(), Counters::default(), NodeId::from_bytes([1; 32]));
+        for number in 0..=WAITING / 1024 {
+            streams.push(peer, &[number as u8; 1024], &counters, Instant::now());
+        }
+        assert_eq!(counters.get(DropReason::StreamFull), 1);
+        let waiting = streams.emptier(peer).take().unwrap_or_default();
+        assert_eq!((waiting.len(), waiting[0][0]), (WAITING / 1024, 1));
+        streams.push(peer, b"late", &counters, Instant::now());
+        streams.forget(peer, &counters);
+        assert_eq!(streams.emptier(peer).take().map(|all| all.len()), Some(0));
+        assert_eq!(counters.get(DropReason::StreamFull), 2);
     }
 }
