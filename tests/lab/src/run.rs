@@ -50,6 +50,9 @@ impl Signals {
 
     /// Runs a command; on Ctrl-C it and all that it started is ended, and an error comes back.
     pub fn run(&self, command: &mut Command, limit: Duration) -> Result<End> {
+        let set = self.set;
+        // SAFETY: changing the mask of signals is safe between fork and exec; nothing is allocated.
+        unsafe { command.pre_exec(move || set.thread_unblock().map_err(io::Error::from)) };
         let mut child =
             command.process_group(0).spawn().with_context(|| format!("{:?}", command.get_program()))?;
         let deadline = Instant::now() + limit;
@@ -84,6 +87,8 @@ fn end(child: &mut Child) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -97,5 +102,16 @@ mod tests {
         let mut long = Command::new("sh");
         long.args(["-c", "sleep 100 & wait"]);
         assert!(matches!(signals.run(&mut long, Duration::from_millis(50)).unwrap(), End::TimedOut));
+    }
+
+    #[test]
+    fn a_command_can_be_ended_by_a_signal() {
+        let signals = Signals::hold().unwrap();
+        let mut itself = Command::new("sh");
+        itself.args(["-c", "kill -TERM $$; exit 0"]);
+        let End::Exited(status) = signals.run(&mut itself, Duration::from_secs(10)).unwrap() else {
+            panic!("it does not wait")
+        };
+        assert_eq!(status.signal(), Some(libc::SIGTERM));
     }
 }
