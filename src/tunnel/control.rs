@@ -1,7 +1,7 @@
 //! The control half of the data plane, for all peers: what the control thread (or a simulation) drives.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -127,8 +127,6 @@ pub struct Tunnel {
     rng: StdRng,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<SessionId, NodeId>,
-    /// Whom the mesh has a connection with, which may be long before there is a route.
-    neighbours: BTreeSet<NodeId>,
     /// Networks that this host routes via an overlay address.
     gateways: Vec<(IpNet, IpAddr)>,
     out: Output,
@@ -146,7 +144,6 @@ impl Tunnel {
             rng: StdRng::from_seed(seed),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            neighbours: BTreeSet::new(),
             gateways: Vec::new(),
             out: Output { counters, mtu, rekey_after, ..Output::default() },
             tickets: 0,
@@ -162,7 +159,7 @@ impl Tunnel {
         for route in routes.into_iter().filter(|route| route.id != self.settings.me) {
             let mut peer = old.remove(&route.id).unwrap_or_else(|| {
                 changed = true;
-                Peer::new(route.id, self.neighbours.contains(&route.id))
+                Peer::new(route.id)
             });
             changed |= peer.addresses != route.addresses;
             (peer.addresses, peer.candidates) = (route.addresses, route.candidates);
@@ -337,18 +334,18 @@ impl Tunnel {
 
     /// The control plane has a new connection with `peer`, which may have restarted and lost our session.
     pub fn handle_connected(&mut self, peer: NodeId, now: Instant) {
-        self.neighbours.insert(peer);
+        self.out.neighbours.insert(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.set_neighbour(true, now, &mut self.out);
+            peer.try_candidates(&self.out);
             peer.doubt(now, &mut self.out);
         }
     }
 
     /// The control plane has no connection with `peer` any more.
     pub fn handle_disconnected(&mut self, peer: NodeId, now: Instant) {
-        self.neighbours.remove(&peer);
+        self.out.neighbours.remove(&peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.set_neighbour(false, now, &mut self.out);
+            peer.lose_stream(now, &mut self.out);
         }
     }
 

@@ -67,8 +67,6 @@ pub(super) enum Input {
     },
     Connected(NodeId),
     Disconnected(NodeId),
-    /// Datagrams wait for a stream to this neighbour.
-    StreamWanted(NodeId),
     Ping {
         peer: NodeId,
         reply: oneshot::Sender<Result<Duration, PingError>>,
@@ -148,9 +146,6 @@ impl Control<'_> {
             }
             Input::Connected(peer) => self.tunnel.handle_connected(peer, now),
             Input::Disconnected(peer) => self.tunnel.handle_disconnected(peer, now),
-            Input::StreamWanted(peer) => {
-                self.tell(DataPlaneEvent::StreamWanted { peer });
-            }
             Input::Ping { peer, reply } => {
                 self.next_ping += 1;
                 self.pings.insert(self.next_ping, reply);
@@ -172,10 +167,7 @@ impl Control<'_> {
             let to = match to {
                 Endpoint::Udp(to) => to,
                 Endpoint::Stream(peer) => {
-                    let Shared { streams, counters, .. } = self.shared;
-                    if streams.push(peer, &datagram, counters, Instant::now()) {
-                        self.tell(DataPlaneEvent::StreamWanted { peer });
-                    }
+                    self.shared.streams.push(peer, &datagram, Instant::now());
                     continue;
                 }
             };

@@ -159,7 +159,8 @@ impl<D: Device> Worker<D> {
         let send = |train: &[u8], segment, to| match to {
             Endpoint::Udp(to) => self.socket.send(train, segment, to),
             Endpoint::Stream(peer) => {
-                train.chunks(segment).for_each(|datagram| self.send_by_stream(peer, datagram));
+                let now = Instant::now();
+                train.chunks(segment).for_each(|datagram| self.shared.streams.push(peer, datagram, now));
                 Ok(())
             }
         };
@@ -172,13 +173,6 @@ impl<D: Device> Worker<D> {
                 Some(_) | None => DropReason::SocketRefused,
             };
             self.shared.counters.add_many(reason, lost);
-        }
-    }
-
-    fn send_by_stream(&self, peer: NodeId, datagram: &[u8]) {
-        let Shared { streams, counters, .. } = &*self.shared;
-        if streams.push(peer, datagram, counters, Instant::now()) {
-            self.tell(Input::StreamWanted(peer), DropReason::ControlFull);
         }
     }
 

@@ -218,10 +218,11 @@ impl DataPlane {
         let mut seed = Zeroizing::new([0; 32]);
         SystemRandom::new().fill(seed.as_mut()).map_err(|_| DataPlaneError::Random)?;
         let counters = Arc::new(Counters::default());
+        let (events, daemon) = mpsc::channel(EVENTS);
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             counters: Arc::clone(&counters),
-            streams: Streams::default(),
+            streams: Streams::new(Arc::clone(&counters), events.clone()),
             stop: AtomicBool::new(false),
         });
         let ports: Vec<u16> = sockets.iter().map(Socket::port).collect();
@@ -239,7 +240,6 @@ impl DataPlane {
             counters,
         );
         let (inputs, received) = sync_channel(INPUTS);
-        let (events, daemon) = mpsc::channel(EVENTS);
         let mut plane = Self {
             shared,
             inputs,
@@ -340,7 +340,7 @@ impl DataPlane {
 
     /// The mesh has no connection with `peer` any more.
     pub fn peer_disconnected(&self, peer: NodeId) {
-        self.shared.streams.forget(peer, &self.shared.counters);
+        self.shared.streams.forget(peer);
         self.tell(Input::Disconnected(peer));
     }
 
@@ -418,7 +418,6 @@ impl Drop for DataPlane {
         }
         let carriers = self.carriers.get_mut().unwrap_or_else(PoisonError::into_inner);
         carriers.values().for_each(tokio::task::AbortHandle::abort);
-        self.deliver = None;
         self.tell(Input::Stop);
         self.shared.stop.store(true, Ordering::Relaxed);
         tun::interrupt_until_finished(std::mem::take(&mut self.threads));

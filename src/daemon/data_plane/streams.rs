@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
+use super::DataPlaneEvent;
 use crate::{
     identity::NodeId,
     mesh::{PacketReader, PacketWriter},
@@ -21,8 +22,12 @@ const WAITING: usize = 256 << 10;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What waits for each neighbour, and who empties it.
-#[derive(Default)]
-pub(super) struct Streams(Mutex<BTreeMap<NodeId, Queue>>);
+pub(super) struct Streams {
+    queues: Mutex<BTreeMap<NodeId, Queue>>,
+    counters: Arc<Counters>,
+    /// Where a stream is asked for.
+    events: mpsc::Sender<DataPlaneEvent>,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -46,8 +51,12 @@ struct Emptier<'a> {
 }
 
 impl Streams {
-    /// Adds a datagram for `peer`. Gives whether a stream is to be opened.
-    pub(super) fn push(&self, peer: NodeId, datagram: &[u8], counters: &Counters, now: Instant) -> bool {
+    pub(super) fn new(counters: Arc<Counters>, events: mpsc::Sender<DataPlaneEvent>) -> Self {
+        Self { queues: Mutex::default(), counters, events }
+    }
+
+    /// Adds a datagram for `peer`, and asks for a stream if nobody empties the queue.
+    pub(super) fn push(&self, peer: NodeId, datagram: &[u8], now: Instant) {
         let mut queues = self.lock();
         let queue = queues.entry(peer).or_default();
         queue.bytes += datagram.len();
@@ -56,14 +65,14 @@ impl Streams {
             && let Some(oldest) = queue.datagrams.pop_front()
         {
             queue.bytes -= oldest.len();
-            counters.add(DropReason::StreamFull);
+            self.counters.add(DropReason::StreamFull);
         }
         queue.filled.notify_one();
-        let wanted = queue.emptier.is_none() && queue.asked.is_none_or(|asked| asked + RETRY <= now);
-        if wanted {
+        if queue.emptier.is_none() && queue.asked.is_none_or(|asked| asked + RETRY <= now) {
             queue.asked = Some(now);
+            // A daemon that does not listen is asked again.
+            let _ = self.events.try_send(DataPlaneEvent::StreamWanted { peer });
         }
-        wanted
     }
 
     /// Sends what waits and what comes, until the stream ends, or another one takes its place.
@@ -84,9 +93,9 @@ impl Streams {
     }
 
     /// Drops what waits for a neighbour that is gone.
-    pub(super) fn forget(&self, peer: NodeId, counters: &Counters) {
+    pub(super) fn forget(&self, peer: NodeId) {
         if let Some(queue) = self.lock().get_mut(&peer) {
-            counters.add_many(DropReason::StreamFull, queue.datagrams.len() as u64);
+            self.counters.add_many(DropReason::StreamFull, queue.datagrams.len() as u64);
             queue.datagrams.clear();
             queue.bytes = 0;
         }
@@ -101,7 +110,7 @@ impl Streams {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Queue>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,12 +146,19 @@ pub(super) async fn read(mut reader: PacketReader, mut deliver: impl FnMut(&mut 
 mod tests {
     use super::*;
 
+    fn streams() -> (Streams, mpsc::Receiver<DataPlaneEvent>, NodeId) {
+        let (events, asked) = mpsc::channel(8);
+        (Streams::new(Arc::default(), events), asked, NodeId::from_bytes([1; 32]))
+    }
+
     #[test]
     fn a_stream_is_asked_for_now_and_then_while_nobody_empties_the_queue() {
-        let (streams, counters, peer) =
-            (Streams::default(), Counters::default(), NodeId::from_bytes([1; 32]));
+        let (streams, mut asked, peer) = streams();
         let begin = Instant::now();
-        let push = |after: Duration| streams.push(peer, b"x", &counters, begin + after);
+        let mut push = |after: Duration| {
+            streams.push(peer, b"x", begin + after);
+            asked.try_recv().is_ok()
+        };
         assert!(push(Duration::ZERO));
         assert!(!push(RETRY / 2), "it is being opened");
         assert!(push(RETRY));
@@ -161,16 +177,16 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_too_many_wait_and_all_when_the_neighbour_is_gone() {
-        let (streams, counters, peer) =
-            (Streams::default(), Counters::default(), NodeId::from_bytes([1; 32]));
+        let (streams, _asked, peer) = streams();
+        let counters = Arc::clone(&streams.counters);
         for number in 0..=WAITING / 1024 {
-            streams.push(peer, &[number as u8; 1024], &counters, Instant::now());
+            streams.push(peer, &[number as u8; 1024], Instant::now());
         }
         assert_eq!(counters.get(DropReason::StreamFull), 1);
         let waiting = streams.emptier(peer).take().unwrap_or_default();
         assert_eq!((waiting.len(), waiting[0][0]), (WAITING / 1024, 1));
-        streams.push(peer, b"late", &counters, Instant::now());
-        streams.forget(peer, &counters);
+        streams.push(peer, b"late", Instant::now());
+        streams.forget(peer);
         assert_eq!(streams.emptier(peer).take().map(|all| all.len()), Some(0));
         assert_eq!(counters.get(DropReason::StreamFull), 2);
     }

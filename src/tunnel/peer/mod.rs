@@ -65,6 +65,8 @@ pub(super) struct Output {
     pub(super) next_probe: u64,
     /// Overlay addresses: never the way to a peer, or the tunnel would run through itself.
     pub(super) overlay: BTreeSet<IpAddr>,
+    /// Whom the mesh has a connection with, which can carry datagrams by stream. It may be there before a route is.
+    pub(super) neighbours: BTreeSet<NodeId>,
     /// The interface's: no inner packet is longer.
     pub(super) mtu: u16,
     /// A session this old gets a successor when something is sent.
@@ -103,8 +105,6 @@ pub(super) struct Peer {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) networks: Vec<IpNet>,
     pub(super) candidates: Vec<IpAddr>,
-    /// Whether the mesh has a connection with it, which can carry datagrams by stream.
-    neighbour: bool,
     pub(super) traffic: Arc<Traffic>,
     pub(super) paths: Paths,
     attempt: Option<Attempt>,
@@ -126,13 +126,12 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(id: NodeId, neighbour: bool) -> Self {
+    pub(super) fn new(id: NodeId) -> Self {
         Self {
             id,
             addresses: Vec::new(),
             networks: Vec::new(),
             candidates: Vec::new(),
-            neighbour,
             traffic: Arc::default(),
             paths: Paths::default(),
             attempt: None,
@@ -280,23 +279,20 @@ impl Peer {
         self.try_candidates(out);
     }
 
-    /// The addresses that the control plane knows are tried like those that the peer told.
+    /// The ways that the control plane knows are tried like those that the peer told.
     pub(super) fn try_candidates(&mut self, out: &Output) {
         if !self.paths.ports().is_empty() {
             let known = self.candidates.iter().filter(|address| !out.overlay.contains(address));
             known.for_each(|address| self.paths.add(Path::Direct(*address)));
-            if self.neighbour {
+            if out.neighbours.contains(&self.id) {
                 self.paths.add(Path::Stream(self.id));
             }
         }
     }
 
-    /// The mesh has a connection with the peer, or has none any more.
-    pub(super) fn set_neighbour(&mut self, neighbour: bool, now: Instant, out: &mut Output) {
-        self.neighbour = neighbour;
-        if neighbour {
-            self.try_candidates(out);
-        } else if self.paths.remove_stream() {
+    /// The mesh has no connection with the peer any more.
+    pub(super) fn lose_stream(&mut self, now: Instant, out: &mut Output) {
+        if self.paths.remove_stream() {
             out.table_changed = true;
             self.search = Some((now, SEARCH_ROUNDS));
         }
