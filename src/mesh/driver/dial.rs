@@ -15,15 +15,13 @@ use libp2p::{
 };
 use tokio::time::timeout;
 
-use super::{
-    super::{
-        MeshEvent,
-        contacts::{Dial, Source, Whom},
-        counters,
-        lan::Sighting,
-        locator::{self, Host, Transport},
-    },
-    Driver,
+use super::Driver;
+use crate::mesh::{
+    MeshEvent,
+    contacts::{Dial, Source, Whom},
+    counters,
+    lan::Sighting,
+    locator::{self, Host, Transport},
 };
 
 /// For the name server.

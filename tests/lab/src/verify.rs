@@ -121,7 +121,7 @@ const PARTS: &[Step] = &[
     Step { name: "static", check: Check::Script("image/build-static") },
     Step { name: "image", check: Check::Script("image/check-image") },
     Step { name: "qemu", check: Check::Cargo(&["run", "-q", "-p", "qemu"]) },
-    Step { name: "bench", check: Check::LabReleased(&["bench", "--output", "json"]) },
+    Step { name: "bench", check: Check::LabReleased(&["bench", "--vxlan", "--pods", "--output", "json"]) },
     Step { name: "micro", check: Check::Cargo(&["run", "-q", "--release", "-p", "micro"]) },
     Step {
         name: "soak",
