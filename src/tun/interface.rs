@@ -16,10 +16,11 @@ use rtnetlink::{
 };
 
 use super::TunError;
-use crate::{tunnel::OVERHEAD, udp::MAX_TRAIN};
 
 /// Packets that may queue up before the reading thread: some milliseconds' worth, since a super-packet has 64 KiB.
 const QUEUE_LENGTH: u32 = 200;
+/// As long as pods' interfaces and VXLAN devices make them: the kernel cuts what is longer before we see it.
+const LONGEST_SUPER_PACKET: u32 = 65_536;
 
 /// What the interface is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub async fn configure(name: &str, overlay: &Overlay) -> Result<(), TunError> {
     let wanted = [
         LinkAttribute::Mtu(mtu),
         LinkAttribute::TxQueueLen(QUEUE_LENGTH),
-        LinkAttribute::GsoMaxSize(longest_super_packet(overlay.mtu)),
+        LinkAttribute::GsoMaxSize(LONGEST_SUPER_PACKET),
     ];
     let right = link.header.flags.contains(LinkFlags::Up)
         && wanted.iter().all(|attribute| link.attributes.contains(attribute));
@@ -107,14 +108,6 @@ pub async fn delete(name: &str) -> Result<(), TunError> {
     let netlink = Netlink::open(name)?;
     let index = netlink.link().await?.header.index;
     netlink.done("remove all", netlink.handle.link().del(index).execute().await)
-}
-
-/// A super-packet so long that its packets, sealed, still fit one train: it is sent by one call, arrives by one, and is
-/// put together again as one.
-fn longest_super_packet(mtu: u16) -> u32 {
-    // The shortest headers, IPv4 and TCP without options, make the longest payload; timestamps are usual.
-    let packets = MAX_TRAIN / (usize::from(mtu) + OVERHEAD);
-    (packets.max(1) * (usize::from(mtu).saturating_sub(52)).max(1) + 52) as u32
 }
 
 /// A netlink connection for one interface; its task ends with it.

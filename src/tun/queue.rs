@@ -16,6 +16,9 @@ const TCP: libc::c_uint = 0x01 | 0x02 | 0x04;
 /// `TUN_F_USO4 | TUN_F_USO6`, from kernel 6.2 on: UDP super-packets as well.
 const UDP: libc::c_uint = 0x20 | 0x40;
 
+/// `TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM`, from kernel 6.17 on: super-packets in a UDP tunnel as well.
+const ENCAPSULATED: libc::c_uint = 0x80 | 0x100;
+
 /// What was opened.
 pub struct Opened {
     /// The queues, as many as were asked for if the kernel can.
@@ -45,7 +48,7 @@ pub struct Features {
 impl Default for Features {
     /// All of them.
     fn default() -> Self {
-        Self { vnet: true, multi_queue: true, offloads: Offloads { tcp: true, udp: true } }
+        Self { vnet: true, multi_queue: true, offloads: Offloads::ALL }
     }
 }
 
@@ -116,33 +119,43 @@ fn finish(
     while flags.multi_queue && files.len() < queues {
         files.push(attach(name, flags)?);
     }
-    let offloads = if flags.vnet { set_offloads(name, &files, wanted) } else { Offloads::NONE };
+    let offloads = if flags.vnet {
+        let size = VNET_HEADER as libc::c_int;
+        // SAFETY: the descriptor is open, and TUNSETVNETHDRSZ reads one int, which outlives the call.
+        let result = unsafe { libc::ioctl(files[0].as_raw_fd(), libc::TUNSETVNETHDRSZ, &size) };
+        if result != 0 {
+            return Err(refused("set the header's size")(io::Error::last_os_error()));
+        }
+        set_offloads(name, &files, wanted)
+    } else {
+        Offloads::NONE
+    };
     let queues = files.into_iter().map(|file| Queue { file, vnet: flags.vnet, offloads }).collect();
     Ok(Opened { queues, offloads })
 }
 
 /// Switches on what the kernel can of what is wanted. An interface that was there keeps nothing of its last user's.
 fn set_offloads(name: &str, files: &[File], wanted: Offloads) -> Offloads {
-    let set = |bits| files.iter().all(|file| number_ioctl(file, libc::TUNSETOFFLOAD, bits).is_ok());
-    if wanted.tcp && wanted.udp {
-        if set(TCP | UDP) {
-            return Offloads { tcp: true, udp: true };
+    const NO_TUNNELS: Offloads = Offloads { encapsulated: false, ..Offloads::ALL };
+    const TCP_ALONE: Offloads = Offloads { udp: false, ..NO_TUNNELS };
+    let steps = [
+        (Offloads::ALL, TCP | UDP | ENCAPSULATED, "super-packets in UDP tunnels, as VXLAN's (from 6.17 on)"),
+        (NO_TUNNELS, TCP | UDP, "UDP super-packets (from 6.2 on)"),
+        (TCP_ALONE, TCP, "super-packets at all: going on packet by packet"),
+    ];
+    let wants = |step: &Offloads| {
+        (!step.tcp || wanted.tcp) && (!step.udp || wanted.udp) && (!step.encapsulated || wanted.encapsulated)
+    };
+    for (offloads, bits, missing) in steps.into_iter().filter(|(step, ..)| wants(step)) {
+        if files.iter().all(|file| number_ioctl(file, libc::TUNSETOFFLOAD, bits).is_ok()) {
+            return offloads;
         }
-        tracing::info!(
-            interface = name,
-            "the kernel's TUN device has no UDP offload (from 6.2 on), going on without"
-        );
+        tracing::info!(interface = name, "the kernel's TUN device does without {missing}");
     }
-    if wanted.tcp {
-        if set(TCP) {
-            return Offloads { tcp: true, udp: false };
-        }
-        tracing::info!(
-            interface = name,
-            "the kernel's TUN device has no offloads at all, going on packet by packet"
-        );
+    for file in files {
+        // What has no offloads need not be told so.
+        let _ = number_ioctl(file, libc::TUNSETOFFLOAD, 0);
     }
-    set(0);
     Offloads::NONE
 }
 

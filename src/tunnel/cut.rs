@@ -5,20 +5,18 @@
 //! authenticated, once for all that it joins. Only where it could not tell where a checksum belongs is that completed
 //! here.
 //!
+//! A super-packet in a UDP tunnel (flannel's VXLAN) is cut by the headers inside of it, in the same way.
+//!
 //! UDP without a checksum (VXLAN, as a rule) is given a partial one: so the receiver can join such packets, and nobody
 //! calculates it unless it leaves the receiver's machine.
 
 use super::{
     DropReason,
+    headers::Headers,
     layout::{Layout, Transport, complete},
     vnet::{Gso, VnetHeader},
     wire::Meta,
 };
-
-/// TCP's FIN and PSH: only the last packet keeps them.
-const LAST_FLAGS: u8 = 0x09;
-/// TCP's CWR: only the first packet keeps it.
-const FIRST_FLAGS: u8 = 0x80;
 
 /// A frame, ready to be taken packet by packet.
 #[derive(Debug, Clone, Copy)]
@@ -29,14 +27,14 @@ pub struct Cut<'a> {
 
 #[derive(Debug, Clone, Copy)]
 enum How {
-    /// One packet, its checksums complete, or none where the layout says.
-    Whole(Option<Layout>),
+    /// One packet, its checksums complete, or none where these headers say.
+    Whole(Option<Headers>),
     /// One packet, its checksum partial where the receiver finds it.
-    Partial(Layout),
+    Partial(Headers),
     /// One packet, its checksum partial in some other place.
-    Complete { start: usize, field: usize, unsummed: Option<Layout> },
+    Complete { start: usize, field: usize, unsummed: Option<Headers> },
     /// A super-packet.
-    Super { layout: Layout, gso_size: usize },
+    Super { headers: Headers, gso_size: usize },
 }
 
 impl<'a> Cut<'a> {
@@ -45,18 +43,22 @@ impl<'a> Cut<'a> {
     /// # Errors
     /// Why it is to be dropped: the kernel hands over nothing of the kind.
     pub fn new(header: &VnetHeader, packet: &'a [u8]) -> Result<Self, DropReason> {
-        let layout = Layout::of(packet);
+        let headers = match header.encapsulation {
+            None => Headers::plain(packet),
+            Some(outer) => Headers::encapsulated(packet, usize::from(outer.inner)),
+        };
         let start = usize::from(header.checksum_start);
         let field = start + usize::from(header.checksum_offset);
-        let ours = layout.filter(|layout| layout.start == start && layout.checksum().start == field);
+        let ours =
+            headers.filter(|Headers { inner, .. }| (inner.start, inner.checksum().start) == (start, field));
         let how = match (header.gso, ours) {
-            (Gso::None, _) if !header.needs_checksum => How::Whole(unsummed(packet, layout)),
-            (Gso::None, Some(layout)) => How::Partial(layout),
+            (Gso::None, _) if !header.needs_checksum => How::Whole(unsummed(packet)),
+            (Gso::None, Some(headers)) => How::Partial(headers),
             (Gso::None, None) if field + 2 <= packet.len() => {
-                How::Complete { start, field, unsummed: unsummed(packet, layout) }
+                How::Complete { start, field, unsummed: unsummed(packet) }
             }
-            (Gso::Tcp4 | Gso::Tcp6 | Gso::Udp, Some(layout)) if header.gso_size > 0 => {
-                How::Super { layout, gso_size: usize::from(header.gso_size) }
+            (Gso::Tcp4 | Gso::Tcp6 | Gso::Udp, Some(headers)) if header.gso_size > 0 => {
+                How::Super { headers, gso_size: usize::from(header.gso_size) }
             }
             (Gso::None | Gso::Tcp4 | Gso::Tcp6 | Gso::Udp | Gso::Other, _) => {
                 return Err(DropReason::BadFrame);
@@ -68,7 +70,9 @@ impl<'a> Cut<'a> {
     /// How many packets it is, at least one.
     pub fn len(&self) -> usize {
         match self.how {
-            How::Super { layout, gso_size } => (self.packet.len() - layout.payload).div_ceil(gso_size).max(1),
+            How::Super { headers, gso_size } => {
+                (self.packet.len() - headers.length()).div_ceil(gso_size).max(1)
+            }
             How::Whole(_) | How::Partial(_) | How::Complete { .. } => 1,
         }
     }
@@ -81,9 +85,9 @@ impl<'a> Cut<'a> {
     /// Bytes of packet `index`.
     pub fn length(&self, index: usize) -> usize {
         match self.how {
-            How::Super { layout, gso_size } => {
-                let left = (self.packet.len() - layout.payload).saturating_sub(index * gso_size);
-                layout.payload + left.min(gso_size)
+            How::Super { headers, gso_size } => {
+                let left = (self.packet.len() - headers.length()).saturating_sub(index * gso_size);
+                headers.length() + left.min(gso_size)
             }
             How::Whole(_) | How::Partial(_) | How::Complete { .. } => self.packet.len(),
         }
@@ -94,53 +98,35 @@ impl<'a> Cut<'a> {
         match self.how {
             How::Whole(unsummed) => {
                 to.copy_from_slice(self.packet);
-                unsummed.map_or_else(Meta::default, partial)
+                unsummed.map_or_else(Meta::default, |headers| headers.meta())
             }
-            How::Partial(layout) => {
+            How::Partial(headers) => {
                 to.copy_from_slice(self.packet);
-                partial(layout)
+                headers.meta()
             }
             How::Complete { start, field, unsummed } => {
                 to.copy_from_slice(self.packet);
                 complete(to, start, field);
-                unsummed.map_or_else(Meta::default, partial)
+                unsummed.map_or_else(Meta::default, |headers| headers.meta())
             }
-            How::Super { layout, gso_size } => self.write_part(&layout, gso_size, index, to),
+            How::Super { headers, gso_size } => {
+                let (head, payload) = to.split_at_mut(headers.length());
+                head.copy_from_slice(&self.packet[..headers.length()]);
+                let from = headers.length() + index * gso_size;
+                payload.copy_from_slice(&self.packet[from..from + payload.len()]);
+                headers.make_part(head, index, gso_size, index + 1 == self.len());
+                headers.meta()
+            }
         }
-    }
-
-    fn write_part(&self, layout: &Layout, gso_size: usize, index: usize, to: &mut [u8]) -> Meta {
-        let (first, last) = (index == 0, index + 1 == self.len());
-        let (headers, payload) = to.split_at_mut(layout.payload);
-        headers.copy_from_slice(&self.packet[..layout.payload]);
-        let from = layout.payload + index * gso_size;
-        payload.copy_from_slice(&self.packet[from..from + payload.len()]);
-        if !layout.v6 {
-            let id = u16::from_be_bytes([headers[4], headers[5]]).wrapping_add(index as u16);
-            headers[4..6].copy_from_slice(&id.to_be_bytes());
-        }
-        if layout.transport == Transport::Tcp {
-            let field = &mut headers[layout.sequence()];
-            let sequence = u32::from_be_bytes([field[0], field[1], field[2], field[3]]);
-            field.copy_from_slice(&sequence.wrapping_add((index * gso_size) as u32).to_be_bytes());
-            let flags = &mut headers[layout.flags()];
-            *flags &= !if last { 0 } else { LAST_FLAGS };
-            *flags &= !if first { 0 } else { FIRST_FLAGS };
-        }
-        Meta { partial_checksum: true, train: true, first, last, checksum_start: layout.start as u16 }
     }
 }
 
-/// The layout of UDP that has no checksum. Its length is that of the packet: the receiver writes both anew.
-fn unsummed(packet: &[u8], layout: Option<Layout>) -> Option<Layout> {
-    layout.filter(|layout| {
-        let length = (packet.len() - layout.start) as u16;
-        layout.transport == Transport::Udp
-            && packet[layout.checksum()] == [0, 0]
-            && packet[layout.start + 4..layout.start + 6] == length.to_be_bytes()
-    })
-}
-
-fn partial(layout: Layout) -> Meta {
-    Meta { partial_checksum: true, checksum_start: layout.start as u16, ..Meta::default() }
+/// The headers of UDP that has no checksum. Its length is that of the packet: the receiver writes both anew.
+fn unsummed(packet: &[u8]) -> Option<Headers> {
+    let layout = Layout::of(packet)?;
+    let length = (packet.len() - layout.start) as u16;
+    let without = layout.transport == Transport::Udp
+        && packet[layout.checksum()] == [0, 0]
+        && packet[layout.start + 4..layout.start + 6] == length.to_be_bytes();
+    without.then_some(Headers { outer: None, inner: layout })
 }

@@ -1,4 +1,4 @@
-//! Where the headers of an IP packet are, and the Internet checksum (RFC 1071).
+//! Where an IP header and the transport header after it are, and the Internet checksum (RFC 1071).
 
 use std::ops::Range;
 
@@ -26,26 +26,32 @@ impl Transport {
     }
 }
 
-/// A packet with a plain IP header and a TCP or UDP header, both whole: no fragment, no IPv6 extension headers.
+/// A plain IP header and a TCP or UDP header, both whole: no fragment, no IPv6 extension headers. All places are from
+/// the start of the packet, which may have other headers before these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) v6: bool,
     pub(super) transport: Transport,
+    /// Where the IP header begins.
+    pub(super) ip: usize,
     /// Where the transport header begins.
     pub(super) start: usize,
     /// Where the payload begins.
     pub(super) payload: usize,
 }
 
-/// The longest pair of headers: IPv4 and TCP with all options.
-pub(super) const MAX_HEADERS: usize = 120;
-
 impl Layout {
     /// Reads the layout of a packet; `None` if it is of another kind.
     pub(super) fn of(packet: &[u8]) -> Option<Self> {
-        let (v6, start, protocol) = match packet.first()? >> 4 {
+        Self::at(packet, 0)
+    }
+
+    /// Reads the layout of what begins at `ip`; `None` if it is of another kind.
+    pub(super) fn at(packet: &[u8], ip: usize) -> Option<Self> {
+        let from_ip = packet.get(ip..)?;
+        let (v6, length, protocol) = match from_ip.first()? >> 4 {
             4 => {
-                let header = packet.first_chunk::<20>()?;
+                let header = from_ip.first_chunk::<20>()?;
                 let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
                 let length = usize::from(header[0] & 0xf) * 4;
                 if fragment || length < 20 {
@@ -53,9 +59,10 @@ impl Layout {
                 }
                 (false, length, header[9])
             }
-            6 => (true, 40, packet.first_chunk::<40>()?[6]),
+            6 => (true, 40, from_ip.first_chunk::<40>()?[6]),
             _ => return None,
         };
+        let start = ip + length;
         let (transport, header) = match protocol {
             6 => (Transport::Tcp, usize::from(packet.get(start + 12)? >> 4) * 4),
             17 => (Transport::Udp, 8),
@@ -63,7 +70,7 @@ impl Layout {
         };
         let payload = start + header;
         let whole = header >= if transport == Transport::Tcp { 20 } else { 8 } && payload <= packet.len();
-        whole.then_some(Self { v6, transport, start, payload })
+        whole.then_some(Self { v6, transport, ip, start, payload })
     }
 
     /// The L4 checksum field.
@@ -82,35 +89,42 @@ impl Layout {
         self.start + 13
     }
 
-    /// Writes every length (and IPv4's checksum) for a packet whose headers are in `headers` and which has `length`
-    /// bytes in all; puts the pseudo-header's sum into the checksum field, as a partial checksum has it.
-    pub(super) fn set_length(&self, headers: &mut [u8], length: usize) {
-        if self.v6 {
-            headers[4..6].copy_from_slice(&((length - 40) as u16).to_be_bytes());
+    /// Writes every length (and IPv4's checksum) for a packet whose headers are in `headers` and that ends at `end`;
+    /// puts the pseudo-header's sum into the checksum field, as a partial checksum has it.
+    pub(super) fn set_length(&self, headers: &mut [u8], end: usize) {
+        let ip = &mut headers[self.ip..self.start];
+        let addresses = if self.v6 {
+            ip[4..6].copy_from_slice(&((end - self.start) as u16).to_be_bytes());
+            8..40
         } else {
-            headers[2..4].copy_from_slice(&(length as u16).to_be_bytes());
-            headers[10..12].fill(0);
-            let sum = !fold(sum(&headers[..self.start], 0));
-            headers[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        let transport_length = length - self.start;
+            ip[2..4].copy_from_slice(&((end - self.ip) as u16).to_be_bytes());
+            ip[10..12].fill(0);
+            let checksum = !fold(sum(ip, 0));
+            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+            12..20
+        };
+        let length = end - self.start;
+        let pseudo = sum(&ip[addresses], length as u32 + u32::from(self.transport.number()));
         if self.transport == Transport::Udp {
-            headers[self.start + 4..self.start + 6].copy_from_slice(&(transport_length as u16).to_be_bytes());
+            headers[self.start + 4..self.start + 6].copy_from_slice(&(length as u16).to_be_bytes());
         }
-        let addresses = if self.v6 { &headers[8..40] } else { &headers[12..20] };
-        let pseudo = sum(addresses, transport_length as u32 + u32::from(self.transport.number()));
         headers[self.checksum()].copy_from_slice(&fold(pseudo).to_be_bytes());
     }
 }
 
 /// Completes a partial checksum: `packet[start..]` is summed, with what is in the field, into the field.
 pub(super) fn complete(packet: &mut [u8], start: usize, field: usize) {
-    let sum = match !fold(sum(&packet[start..], 0)) {
+    let checksum = checksum(sum(&packet[start..], 0));
+    packet[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// The checksum of what has this sum.
+pub(super) fn checksum(sum: u32) -> u16 {
+    match !fold(sum) {
         // For UDP zero means "none"; for TCP both forms are the same number.
         0 => 0xffff,
-        sum => sum,
-    };
-    packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        checksum => checksum,
+    }
 }
 
 pub(super) fn sum(bytes: &[u8], initial: u32) -> u32 {

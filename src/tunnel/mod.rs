@@ -18,6 +18,7 @@ mod control;
 mod counters;
 mod cut;
 mod handshake;
+mod headers;
 mod join;
 mod key;
 mod layout;
@@ -25,6 +26,7 @@ mod message;
 mod noise;
 mod opener;
 mod packet;
+mod pad;
 mod path;
 mod peer;
 mod route;
@@ -51,6 +53,8 @@ pub use route::{RouteTable, Slot};
 pub use session::{Opened, Session};
 pub use table::{Sending, Table, TablePeer, Traffic, TrafficTotals};
 pub use too_big::{clamp_mss, too_big};
-pub use vnet::{Gso, VNET_HEADER, VnetHeader};
+pub use vnet::{Encapsulation, Gso, VNET_HEADER, VnetHeader};
 pub use window::{Arrival, WINDOW, Window};
-pub use wire::{CONTROL_QUEUE, HEADER, Header, Kind, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG};
+pub use wire::{
+    CONTROL_QUEUE, HEADER, Header, Kind, MAX_ENCAPSULATION, MAX_QUEUES, META, Meta, OVERHEAD, SessionId, TAG,
+};

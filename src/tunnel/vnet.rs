@@ -1,9 +1,13 @@
-//! The virtio-net header before every frame of the interface (virtio 1.2, 5.1.6, little-endian on our machines).
+//! The virtio-net header before every frame of the interface (virtio 1.4, 5.1.6, little-endian on our machines), with the
+//! fields for super-packets in a UDP tunnel, which Linux has from 6.17 on (`struct virtio_net_hdr_v1_hash_tunnel`).
 
-/// Bytes of the header.
-pub const VNET_HEADER: usize = 10;
+/// Bytes of the header. Kernels that do not know its last fields leave them alone.
+pub const VNET_HEADER: usize = 24;
 
 const NEEDS_CHECKSUM: u8 = 1;
+const OUTER_CHECKSUM: u8 = 8;
+const OUTER_V4: u8 = 0x20;
+const OUTER_V6: u8 = 0x40;
 
 /// What kind of super-packet a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,20 @@ pub enum Gso {
     Udp,
     /// One that we did not ask for.
     Other,
+}
+
+/// Where the packets of a super-packet have their second pair of headers: they are packets in a UDP tunnel (VXLAN,
+/// Geneve).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encapsulation {
+    /// Whether the outer addresses are IPv6.
+    pub v6: bool,
+    /// Whether the outer UDP header has a checksum.
+    pub checksum: bool,
+    /// Where the outer UDP header begins.
+    pub udp: u16,
+    /// Where the inner IP header begins.
+    pub inner: u16,
 }
 
 /// The header, read.
@@ -35,6 +53,8 @@ pub struct VnetHeader {
     pub checksum_start: u16,
     /// Where it is written, from there.
     pub checksum_offset: u16,
+    /// A super-packet in a UDP tunnel; all the other fields are about what is inside.
+    pub encapsulation: Option<Encapsulation>,
 }
 
 impl VnetHeader {
@@ -46,14 +66,16 @@ impl VnetHeader {
         gso_size: 0,
         checksum_start: 0,
         checksum_offset: 0,
+        encapsulation: None,
     };
 
     /// Reads the header.
     pub fn decode(bytes: &[u8; VNET_HEADER]) -> Self {
         let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let outer = bytes[1] & (OUTER_V4 | OUTER_V6);
         Self {
             needs_checksum: bytes[0] & NEEDS_CHECKSUM != 0,
-            gso: match bytes[1] {
+            gso: match bytes[1] & !outer {
                 0 => Gso::None,
                 1 => Gso::Tcp4,
                 4 => Gso::Tcp6,
@@ -64,6 +86,12 @@ impl VnetHeader {
             gso_size: word(4),
             checksum_start: word(6),
             checksum_offset: word(8),
+            encapsulation: (outer != 0).then(|| Encapsulation {
+                v6: outer & OUTER_V6 != 0,
+                checksum: bytes[0] & OUTER_CHECKSUM != 0,
+                udp: word(20),
+                inner: word(22),
+            }),
         }
     }
 
@@ -82,6 +110,12 @@ impl VnetHeader {
         {
             bytes[at..at + 2].copy_from_slice(&word.to_le_bytes());
         }
+        if let Some(outer) = self.encapsulation {
+            bytes[0] |= if outer.checksum { OUTER_CHECKSUM } else { 0 };
+            bytes[1] |= if outer.v6 { OUTER_V6 } else { OUTER_V4 };
+            bytes[20..22].copy_from_slice(&outer.udp.to_le_bytes());
+            bytes[22..24].copy_from_slice(&outer.inner.to_le_bytes());
+        }
         bytes
     }
 }
@@ -92,16 +126,20 @@ mod tests {
 
     #[test]
     fn a_header_survives_the_interface() {
+        let outer = |v6| Encapsulation { v6, checksum: v6, udp: 20, inner: 50 };
         for gso in [Gso::None, Gso::Tcp4, Gso::Tcp6, Gso::Udp] {
-            let header = VnetHeader {
-                needs_checksum: true,
-                gso,
-                header_length: 52,
-                gso_size: 1368,
-                checksum_start: 20,
-                checksum_offset: 16,
-            };
-            assert_eq!(VnetHeader::decode(&header.encode()), header);
+            for encapsulation in [None, Some(outer(false)), Some(outer(true))] {
+                let header = VnetHeader {
+                    needs_checksum: true,
+                    gso,
+                    header_length: 52,
+                    gso_size: 1368,
+                    checksum_start: 20,
+                    checksum_offset: 16,
+                    encapsulation,
+                };
+                assert_eq!(VnetHeader::decode(&header.encode()), header);
+            }
         }
         assert_eq!(VnetHeader::decode(&VnetHeader::PLAIN.encode()), VnetHeader::PLAIN);
     }

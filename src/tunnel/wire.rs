@@ -97,43 +97,42 @@ impl Header {
     }
 }
 
-/// What a data datagram says about its packet: `[flags][reserved 0][checksum start 16]`.
+/// What a data datagram says about its packet: `[flags][encapsulation][checksum start 16]`.
 ///
 /// It comes from an authenticated but possibly hostile member, so a reader checks it against the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta {
-    /// The receiver writes the lengths in the packet's headers, IPv4's checksum and the L4 checksum.
+    /// The receiver writes the lengths in the packet's headers, IPv4's checksum and the L4 checksum: with
+    /// `encapsulation`, those of both pairs of headers.
     pub partial_checksum: bool,
-    /// Cut from a super-packet: the datagrams of one train have consecutive counters.
-    pub train: bool,
-    /// The first of its train.
-    pub first: bool,
-    /// The last of its train.
-    pub last: bool,
     /// Where the L4 header begins, from the start of the packet; 0 without a partial checksum.
     pub checksum_start: u16,
+    /// The packet is one in a UDP tunnel (VXLAN, Geneve), and `checksum_start` is that of the one inside: so many bytes
+    /// lie between the outer UDP header and the inner IP header. At most [`MAX_ENCAPSULATION`].
+    pub encapsulation: Option<u8>,
 }
+
+/// What a UDP tunnel may have before its packets: a byte of the meta, in which 0 stands for no tunnel.
+pub const MAX_ENCAPSULATION: u8 = u8::MAX - 1;
 
 impl Meta {
     /// The 4 bytes on the wire.
     pub fn encode(&self) -> [u8; META] {
-        let flags = u8::from(self.partial_checksum)
-            | u8::from(self.train) << 1
-            | u8::from(self.first) << 2
-            | u8::from(self.last) << 3;
         let [high, low] = self.checksum_start.to_be_bytes();
-        [flags, 0, high, low]
+        [
+            u8::from(self.partial_checksum),
+            self.encapsulation.map_or(0, |bytes| bytes.saturating_add(1)),
+            high,
+            low,
+        ]
     }
 
     /// Reads the 4 bytes; unknown flags are ignored.
     pub fn decode(bytes: [u8; META]) -> Self {
-        let flag = |bit: u8| bytes[0] & (1 << bit) != 0;
         Self {
-            partial_checksum: flag(0),
-            train: flag(1),
-            first: flag(2),
-            last: flag(3),
+            partial_checksum: bytes[0] & 1 != 0,
             checksum_start: u16::from_be_bytes([bytes[2], bytes[3]]),
+            encapsulation: bytes[1].checked_sub(1),
         }
     }
 }
@@ -160,9 +159,9 @@ mod tests {
         }
 
         #[test]
-        fn meta_survives_the_wire(flags in 0u8..16, start: u16) {
+        fn meta_survives_the_wire(flags in 0u8..2, encapsulation: u8, start: u16) {
             let [high, low] = start.to_be_bytes();
-            let bytes = [flags, 0, high, low];
+            let bytes = [flags, encapsulation, high, low];
             prop_assert_eq!(Meta::decode(bytes).encode(), bytes);
         }
     }

@@ -5,7 +5,7 @@ mod socket;
 
 pub use socket::{Features, Received, Socket, UdpError};
 
-/// The longest train the kernel takes at once, in bytes: an IP packet's length less the headers.
-pub const MAX_TRAIN: usize = 65_000;
+/// The longest train the kernel takes at once, in bytes: an IPv4 packet's length less its headers.
+pub const MAX_TRAIN: usize = 65_535 - 28;
 /// The longest train the kernel takes at once, in datagrams (`UDP_MAX_SEGMENTS` before kernel 6.9).
 pub const MAX_SEGMENTS: usize = 64;

@@ -26,6 +26,11 @@ impl Batch {
         self.count == 0
     }
 
+    /// How many datagrams are here.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     /// Where it goes; none while it is empty.
     pub(super) fn to(&self) -> Option<Endpoint> {
         self.to

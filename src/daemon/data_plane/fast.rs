@@ -18,7 +18,8 @@ use crate::{
     udp::Socket,
 };
 
-/// A super-packet of so many packets is sent at once: more frames would not make the system call any cheaper.
+/// What is left of a super-packet is sent at once if it is so many packets: more frames would not make the system call
+/// any cheaper.
 const LONG: usize = 20;
 /// Only a packet shorter than this can be a SYN: two headers with all options.
 const SYN_LENGTH: usize = VNET_HEADER + 121;
@@ -64,7 +65,8 @@ impl<D: Device> Worker<D> {
             match read {
                 Ok(Some(length)) => {
                     errors = 0;
-                    if self.take(&mut frame[..length], &mut batch) >= LONG {
+                    let packets = self.take(&mut frame[..length], &mut batch);
+                    if packets.min(batch.len()) >= LONG {
                         self.flush(&mut batch);
                     }
                 }

@@ -16,7 +16,7 @@ impl Features {
     /// The environment variable that [`Features::from_environment`] reads.
     pub const VARIABLE: &str = "C3OS_DATA_PLANE_WITHOUT";
     /// The names that it may hold.
-    pub const NAMES: [&str; 6] = ["vnet", "multi-queue", "tso", "uso", "gso", "gro"];
+    pub const NAMES: [&str; 7] = ["vnet", "multi-queue", "tso", "uso", "tunnel-gso", "gso", "gro"];
 
     /// All but those that `C3OS_DATA_PLANE_WITHOUT` names, with spaces in between. A name that there is not is told.
     pub fn from_environment() -> Self {
@@ -41,7 +41,8 @@ impl Features {
             "vnet" => self.tun.vnet = false,
             "multi-queue" => self.tun.multi_queue = false,
             "tso" => self.tun.offloads = Offloads::NONE,
-            "uso" => self.tun.offloads.udp = false,
+            "uso" => self.tun.offloads = Offloads { udp: false, encapsulated: false, ..self.tun.offloads },
+            "tunnel-gso" => self.tun.offloads.encapsulated = false,
             "gso" => self.udp.gso = false,
             "gro" => self.udp.gro = false,
             _ => return None,

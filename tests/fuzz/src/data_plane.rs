@@ -9,14 +9,16 @@ use std::{
 use c3os::{
     identity::{Identity, NodeId},
     tunnel::{
-        Content, Counters, Cut, Endpoint, Frame, HEADER, Joiner, META, Meta, Offloads, Opener, PeerRoute,
-        REKEY_AFTER, TAG, Table, Tunnel, TunnelEvent, TunnelSettings, VNET_HEADER, VnetHeader, clamp_mss,
-        too_big,
+        Content, Counters, Cut, Encapsulation, Endpoint, Frame, Gso, HEADER, Joiner, META, Meta, Offloads,
+        Opener, PeerRoute, REKEY_AFTER, TAG, Table, Tunnel, TunnelEvent, TunnelSettings, VNET_HEADER,
+        VnetHeader, clamp_mss, too_big,
     },
 };
 
 /// The longest IP packet.
 const LONGEST_PACKET: usize = 65_535;
+/// Bytes between an outer UDP header and the packet in a VXLAN.
+const VXLAN_AND_ETHERNET: u16 = 8 + 14;
 
 /// Two tunnels with a session, and what the first one's threads read.
 struct Pair {
@@ -132,7 +134,9 @@ pub fn take_datagram(bytes: &[u8]) {
             opened.push((meta, packet.to_vec(), counter));
         }
     }
-    for offloads in [Offloads { tcp: true, udp: true }, Offloads { tcp: true, udp: false }, Offloads::NONE] {
+    let without_tunnels = Offloads { encapsulated: false, ..Offloads::ALL };
+    let tcp_alone = Offloads { udp: false, ..without_tunnels };
+    for offloads in [Offloads::ALL, without_tunnels, tcp_alone, Offloads::NONE] {
         let mut packets = opened.clone();
         let mut joiner = Joiner::new(offloads);
         let mut write = |frame: Frame<'_>| check(frame, offloads);
@@ -163,6 +167,10 @@ fn check(frame: Frame<'_>, offloads: Offloads) {
         let field = usize::from(header.checksum_start) + usize::from(header.checksum_offset);
         assert!(field + 2 <= length, "{header:?} of {length} bytes");
     }
+    if let Some(outer) = header.encapsulation {
+        assert!(offloads.encapsulated && header.gso != Gso::None && header.needs_checksum, "{header:?}");
+        assert!(outer.udp >= 34 && outer.inner >= outer.udp + 8 && header.checksum_start >= outer.inner + 20);
+    }
     if header.gso_size > 0 {
         assert!(usize::from(header.header_length) < length, "{header:?} of {length} bytes");
     }
@@ -180,9 +188,8 @@ pub fn take_frame(bytes: &[u8]) {
         let meta = cut.write(index, &mut packet);
         packets.push((Meta::decode(meta.encode()), packet));
     }
-    let all = Offloads { tcp: true, udp: true };
-    let mut joiner = Joiner::new(all);
-    let mut write = |frame: Frame<'_>| check(frame, all);
+    let mut joiner = Joiner::new(Offloads::ALL);
+    let mut write = |frame: Frame<'_>| check(frame, Offloads::ALL);
     for (counter, (meta, packet)) in packets.iter_mut().enumerate() {
         let _ = joiner.push(*meta, packet, 1, counter as u64, &mut write);
     }
@@ -204,31 +211,60 @@ fn pieces(mut bytes: &[u8]) -> Vec<&[u8]> {
 pub fn frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for (v6, tcp) in [(false, true), (false, false), (true, true), (true, false)] {
+        let packet = packet(v6, tcp);
         let start = if v6 { 40 } else { 20 };
-        let mut packet = vec![0; start + if tcp { 20 } else { 8 }];
-        if v6 {
-            (packet[0], packet[6]) = (0x60, if tcp { 6 } else { 17 });
-        } else {
-            (packet[0], packet[9]) = (0x45, if tcp { 6 } else { 17 });
-            packet[12..16].copy_from_slice(&[10, 1, 0, 2]);
-            packet[16..20].copy_from_slice(&[10, 1, 0, 1]);
-        }
-        if tcp {
-            (packet[start + 12], packet[start + 13]) = (0x50, 0x18);
-        }
-        let headers = packet.len() as u16;
-        packet.extend((0..250u8).map(|i| i ^ 0x55));
-        let [high, low] = [headers.to_le_bytes(), (start as u16).to_le_bytes()];
-        let kind = match (tcp, v6) {
-            (false, _) => 5,
-            (true, false) => 1,
-            (true, true) => 4,
+        let header = VnetHeader {
+            needs_checksum: true,
+            gso: match (tcp, v6) {
+                (false, _) => Gso::Udp,
+                (true, false) => Gso::Tcp4,
+                (true, true) => Gso::Tcp6,
+            },
+            header_length: start + if tcp { 20 } else { 8 },
+            gso_size: 100,
+            checksum_start: start,
+            checksum_offset: if tcp { 16 } else { 6 },
+            encapsulation: None,
         };
-        let offset = if tcp { 16 } else { 6 };
-        let header = [1, kind, high[0], high[1], 100, 0, low[0], low[1], offset, 0];
-        frames.push([&header[..], &packet].concat());
+        frames.push((header, packet.clone()));
+        // The same in a VXLAN.
+        for outer_v6 in [false, true] {
+            let mut outer = self::packet(outer_v6, false);
+            let udp = if outer_v6 { 40 } else { 20 };
+            let inner = udp + 8 + VXLAN_AND_ETHERNET;
+            outer.truncate(usize::from(inner));
+            outer.extend(&packet);
+            let header = VnetHeader {
+                header_length: inner + header.header_length,
+                checksum_start: inner + header.checksum_start,
+                encapsulation: Some(Encapsulation { v6: outer_v6, checksum: outer_v6, udp, inner }),
+                ..header
+            };
+            frames.push((header, outer));
+        }
     }
-    frames
+    let sound =
+        |(header, packet): &(VnetHeader, Vec<u8>)| Cut::new(header, packet).is_ok_and(|cut| cut.len() > 1);
+    assert!(frames.iter().all(sound), "a frame that is no good");
+    frames.into_iter().map(|(header, packet)| [&header.encode()[..], &packet].concat()).collect()
+}
+
+/// TCP or UDP from the second node to the first, with 250 bytes of payload.
+fn packet(v6: bool, tcp: bool) -> Vec<u8> {
+    let start = if v6 { 40 } else { 20 };
+    let mut packet = vec![0; start + if tcp { 20 } else { 8 }];
+    if v6 {
+        (packet[0], packet[6]) = (0x60, if tcp { 6 } else { 17 });
+    } else {
+        (packet[0], packet[9]) = (0x45, if tcp { 6 } else { 17 });
+        packet[12..16].copy_from_slice(&[10, 1, 0, 2]);
+        packet[16..20].copy_from_slice(&[10, 1, 0, 1]);
+    }
+    if tcp {
+        (packet[start + 12], packet[start + 13]) = (0x50, 0x18);
+    }
+    packet.extend((0..250u8).map(|i| i ^ 0x55));
+    packet
 }
 
 /// The packets of such frames, as a member would seal them, and a few control messages.

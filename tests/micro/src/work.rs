@@ -52,6 +52,7 @@ fn super_packet(source: IpAddr, destination: IpAddr) -> (VnetHeader, Vec<u8>) {
         gso_size: (LENGTH - HEADERS) as u16,
         checksum_start: 20,
         checksum_offset: 16,
+        encapsulation: None,
     };
     (header, packet)
 }
@@ -111,7 +112,7 @@ fn join(times: u32) {
 }
 
 fn join_all<'p>(packets: impl Iterator<Item = (Meta, &'p mut [u8])>) {
-    let mut joiner = Joiner::new(Offloads { tcp: true, udp: true });
+    let mut joiner = Joiner::new(Offloads::ALL);
     let mut frames = 0;
     let mut write = |frame: Frame<'_>| {
         frames += 1;

@@ -1,5 +1,7 @@
 //! Whole tunnels against each other, on virtual time and a network made of a queue.
 
+mod super_packets;
+
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
