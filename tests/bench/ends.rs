@@ -1,6 +1,7 @@
 //! The two ends: a network namespace each, a veth between them, and every process that was started in them.
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,6 +43,14 @@ impl End {
         }
     }
 
+    /// The name of its pod's network namespace.
+    fn pod(self) -> &'static str {
+        match self {
+            Self::A => "pod-a",
+            Self::B => "pod-b",
+        }
+    }
+
     /// 1 or 2: the last byte of its addresses.
     pub fn number(self) -> u8 {
         match self {
@@ -59,6 +68,8 @@ impl End {
 /// Both ends, with what runs there. Dropped, all of it is gone.
 pub struct Ends {
     daemons: Vec<(End, Child)>,
+    /// Commands run in a pod of the end, instead of on its host.
+    in_pods: bool,
 }
 
 /// To be called by pid 1 of new namespaces: mounts that nobody else sees.
@@ -73,7 +84,7 @@ pub fn enter_ground() -> Result<()> {
 
 impl Ends {
     pub fn lay() -> Result<Self> {
-        let ends = Self { daemons: Vec::new() };
+        let ends = Self { daemons: Vec::new(), in_pods: false };
         fs::create_dir_all(SCRATCH).context(SCRATCH)?;
         for end in End::BOTH {
             ip(&["netns", "add", end.name()])?;
@@ -106,11 +117,40 @@ impl Ends {
         ip(&words)
     }
 
+    /// Makes a pod at each end with an address, as flannel's plugins do: a namespace whose veth is in the host's bridge.
+    /// Commands run there from now on.
+    pub fn lay_pods(&mut self, address: impl Fn(End) -> Ipv4Addr, mtu: u16) -> Result<()> {
+        for end in End::BOTH {
+            let pod = end.pod();
+            let address = address(end);
+            let [a, b, c, _] = address.octets();
+            let gateway = Ipv4Addr::new(a, b, c, 254);
+            ip(&["netns", "add", pod])?;
+            self.ip(end, "link add cni0 type bridge")?;
+            self.ip(end, &format!("addr add {gateway}/24 dev cni0"))?;
+            self.ip(end, &format!("link set cni0 mtu {mtu} up"))?;
+            self.ip(end, &format!("link add pod0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pod}"))?;
+            self.ip(end, "link set pod0 master cni0 up")?;
+            self.run(end, &["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
+            for words in [
+                "link set lo up".to_owned(),
+                format!("addr add {address}/24 dev eth0"),
+                "link set eth0 up".to_owned(),
+                format!("route add default via {gateway}"),
+            ] {
+                let words: Vec<&str> = ["-n", pod].into_iter().chain(words.split(' ')).collect();
+                ip(&words)?;
+            }
+        }
+        self.in_pods = true;
+        Ok(())
+    }
+
     /// Starts what keeps running at `end`; its output goes to a file that [`Ends::logs`] shows.
     pub fn daemon(&mut self, end: End, command: &[&str]) -> Result<()> {
         let path = self.log(end);
         let log = File::options().create(true).append(true).open(&path).context("a log")?;
-        let mut start = inside(end, command);
+        let mut start = inside(end.name(), command);
         start.stdin(Stdio::null()).stdout(log.try_clone().context("a log")?).stderr(log);
         let child = start.spawn().with_context(|| format!("starting {}", command[0]))?;
         self.daemons.push((end, child));
@@ -119,14 +159,14 @@ impl Ends {
 
     /// Starts something beside the tool, whose cost is not the tool's. To be ended by the caller.
     pub fn helper(&self, end: End, command: &[&str]) -> Result<Child> {
-        let mut start = inside(end, command);
+        let mut start = inside(self.namespace(end), command);
         start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         start.spawn().with_context(|| format!("starting {}", command[0]))
     }
 
     /// Runs a command at `end` to its end; gives what it printed.
     pub fn run(&self, end: End, command: &[&str]) -> Result<String> {
-        let output = inside(end, &[&["timeout", "--kill-after=2", LIMIT], command].concat())
+        let output = inside(self.namespace(end), &[&["timeout", "--kill-after=2", LIMIT], command].concat())
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("starting {}", command[0]))?;
@@ -156,6 +196,10 @@ impl Ends {
     /// Waits until the address `to` answers at A.
     pub fn wait_for(&mut self, to: &str) -> Result<()> {
         self.wait("the tunnel", |ends| ends.run(End::A, &["ping", "-n", "-c1", "-W1", to]).is_ok())
+    }
+
+    fn namespace(&self, end: End) -> &'static str {
+        if self.in_pods { end.pod() } else { end.name() }
     }
 
     /// The pids of the daemons at one end.
@@ -190,6 +234,9 @@ impl Drop for Ends {
         }
         for end in End::BOTH {
             let _ = ip(&["netns", "del", end.name()]);
+            if self.in_pods {
+                let _ = ip(&["netns", "del", end.pod()]);
+            }
         }
         // Sockets that a killed program leaves behind are in the way of the next.
         for dir in [SCRATCH, "/run/wireguard"] {
@@ -199,9 +246,9 @@ impl Drop for Ends {
 }
 
 /// `ip netns exec` becomes the command, so that its pid is the command's.
-fn inside(end: End, command: &[&str]) -> Command {
+fn inside(namespace: &str, command: &[&str]) -> Command {
     let mut inside = Command::new("ip");
-    inside.args(["netns", "exec", end.name()]).args(command);
+    inside.args(["netns", "exec", namespace]).args(command);
     inside
 }
 

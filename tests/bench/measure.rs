@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::ends::{End, Ends};
 use super::report::Figures;
-use super::tunnels::Inner;
 
 /// How long it may take.
 pub struct Effort {
@@ -23,10 +22,9 @@ const IDLE: Duration = Duration::from_secs(3);
 /// Bytes of UDP payload of a small packet.
 const SMALL: &str = "64";
 
-/// Measures everything between the ends.
-pub fn all(ends: &mut Ends, inner: &Inner, effort: &Effort) -> Result<Figures> {
+/// Measures everything from A to B's address `to`.
+pub fn all(ends: &mut Ends, to: &str, effort: &Effort) -> Result<Figures> {
     let mut figures = Figures::new();
-    let to = inner.address(End::B);
     // What building up left to do is done after this.
     std::thread::park_timeout(Duration::from_secs(1));
     if !effort.quick {
@@ -38,13 +36,13 @@ pub fn all(ends: &mut Ends, inner: &Inner, effort: &Effort) -> Result<Figures> {
         figures.insert("idle_rss_mib", rss(ends));
         let pings = pings(
             &ends
-                .run(End::A, &["ping", "-n", "-q", "-c20", "-i0.01", &to])
-                .and_then(|_| ends.run(End::A, &["ping", "-n", "-c500", "-i0.004", "-W1", &to]))?,
+                .run(End::A, &["ping", "-n", "-q", "-c20", "-i0.01", to])
+                .and_then(|_| ends.run(End::A, &["ping", "-n", "-c500", "-i0.004", "-W1", to]))?,
         );
         latency(&mut figures, ("idle_ping_p50_us", "idle_ping_p99_us"), pings);
     }
     let mut server = ends.helper(End::B, &["iperf3", "-s", "-p", PORT])?;
-    let measured = loaded(ends, &to, effort, &mut figures);
+    let measured = loaded(ends, to, effort, &mut figures);
     // Gone already is fine.
     let _ = server.kill();
     let _ = server.wait();

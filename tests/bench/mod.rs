@@ -109,8 +109,8 @@ fn rounds(options: &Options, tools: &[Tool], missing: Vec<Missing>) -> Result<()
 /// Lays the ground for one tool, measures, and takes everything away again.
 fn once(tool: &Tool, effort: &Effort) -> Result<report::Figures> {
     let mut ends = Ends::lay()?;
-    let inner = tool.up(&mut ends)?;
-    measure::all(&mut ends, &inner, effort)
+    let to = tool.up(&mut ends)?;
+    measure::all(&mut ends, &to, effort)
 }
 
 /// A tool that is left out, and why.

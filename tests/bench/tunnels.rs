@@ -1,6 +1,7 @@
 //! The tools: how each one's two ends come up, and how a packet from A gets to B then.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,11 +44,11 @@ enum Over {
     Pods,
 }
 
-/// The addresses to measure between: `PREFIX.1` at A, `PREFIX.2` at B.
-pub struct Inner(String);
+/// The addresses of a tunnel's ends: `PREFIX.1` at A, `PREFIX.2` at B.
+struct Inner(String);
 
 impl Inner {
-    pub fn address(&self, end: End) -> String {
+    fn address(&self, end: End) -> String {
         format!("{}.{}", self.0, end.number())
     }
 }
@@ -93,8 +94,8 @@ impl Tool {
         format!("{name}{over}")
     }
 
-    /// Brings both ends up and waits until a packet gets through.
-    pub fn up(&self, ends: &mut Ends) -> Result<Inner> {
+    /// Brings both ends up and waits until a packet gets through; gives the address of B to measure to.
+    pub fn up(&self, ends: &mut Ends) -> Result<String> {
         let inner = Inner(if self.kind == Kind::Bare { "10.99.0" } else { "10.98.0" }.to_owned());
         match self.kind {
             Kind::Bare => {}
@@ -109,7 +110,7 @@ impl Tool {
         }
         ends.wait_for(&inner.address(End::B))?;
         match self.over {
-            Over::Plain => Ok(inner),
+            Over::Plain => Ok(inner.address(End::B)),
             Over::Vxlan => self.lay_vxlan(ends, &inner),
             Over::Pods => lay_pods(ends, &inner),
         }
@@ -257,7 +258,7 @@ impl Tool {
     }
 
     /// A VXLAN device at each end, as flannel lays it.
-    fn lay_vxlan(&self, ends: &mut Ends, inner: &Inner) -> Result<Inner> {
+    fn lay_vxlan(&self, ends: &mut Ends, inner: &Inner) -> Result<String> {
         let top = Inner("10.97.0".to_owned());
         for end in End::BOTH {
             let (below, mtu) =
@@ -269,28 +270,24 @@ impl Tool {
             ends.ip(end, &format!("addr add {}/24 dev vx0", top.address(end)))?;
             ends.ip(end, &format!("link set vx0 mtu {} up", mtu - 50))?;
         }
-        ends.wait_for(&top.address(End::B))?;
-        Ok(top)
+        let to = top.address(End::B);
+        ends.wait_for(&to)?;
+        Ok(to)
     }
 }
 
-/// A pod's address at each end, and the route that flannel's host-gw makes for the other's pods.
-fn lay_pods(ends: &mut Ends, inner: &Inner) -> Result<Inner> {
-    let top = Inner("10.42.0".to_owned());
+/// A pod at each end, and the route that flannel's host-gw makes for the other's pods.
+fn lay_pods(ends: &mut Ends, inner: &Inner) -> Result<String> {
+    let pod = |end: End| Ipv4Addr::new(10, 42, end.number(), 1);
     for end in End::BOTH {
-        let (pod, other) = (top.address(end), top.address(end.other()));
-        ends.ip(end, &format!("addr add {pod}/32 dev lo"))?;
-        ends.ip(
-            end,
-            &format!(
-                "route add {other}/32 via {} dev {} src {pod}",
-                inner.address(end.other()),
-                interface(end)
-            ),
-        )?;
+        let there = end.other();
+        let (network, via) = (format!("10.42.{}.0/24", there.number()), inner.address(there));
+        ends.ip(end, &format!("route add {network} via {via} dev {}", interface(end)))?;
     }
-    ends.wait_for(&top.address(End::B))?;
-    Ok(top)
+    ends.lay_pods(pod, MTU)?;
+    let to = pod(End::B).to_string();
+    ends.wait_for(&to)?;
+    Ok(to)
 }
 
 fn interface(end: End) -> String {
