@@ -9,7 +9,10 @@ mod interface;
 mod queue;
 mod wake;
 
-use std::io::{self, IoSlice};
+use std::{
+    io::{self, IoSlice},
+    os::fd::BorrowedFd,
+};
 
 pub use gateways::watch_gateways;
 pub use interface::{Overlay, configure, delete};
@@ -34,6 +37,9 @@ pub trait Device: Send + Sync + 'static {
     /// # Errors
     /// As [`Device::read`].
     fn read_ready(&self, frame: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// What poll(2) may be asked of; none if [`Device::read_ready`] does not work here.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
     /// Writes one frame; `parts[0]` is the virtio-net header and nothing else.
     ///

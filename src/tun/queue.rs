@@ -4,8 +4,9 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice, Read, Write},
     mem,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{Device, TunError};
@@ -32,6 +33,8 @@ pub struct Queue {
     file: File,
     vnet: bool,
     offloads: Offloads,
+    /// The kernel can be asked for a frame without waiting for one, as far as is known.
+    answers: AtomicBool,
 }
 
 /// What may be used where the kernel has it.
@@ -130,7 +133,10 @@ fn finish(
     } else {
         Offloads::NONE
     };
-    let queues = files.into_iter().map(|file| Queue { file, vnet: flags.vnet, offloads }).collect();
+    let queues = files
+        .into_iter()
+        .map(|file| Queue { file, vnet: flags.vnet, offloads, answers: true.into() })
+        .collect();
     Ok(Opened { queues, offloads })
 }
 
@@ -240,10 +246,17 @@ impl Device for Queue {
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            // The second one: a kernel whose TUN cannot be asked without waiting.
-            Some(libc::EAGAIN | libc::EOPNOTSUPP) => Ok(None),
+            Some(libc::EAGAIN) => Ok(None),
+            Some(libc::EOPNOTSUPP) => {
+                self.answers.store(false, Ordering::Relaxed);
+                Ok(None)
+            }
             Some(_) | None => Err(error),
         }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.answers.load(Ordering::Relaxed).then(|| self.file.as_fd())
     }
 
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Ending threads that wait in a system call: a signal that means nothing to anybody else.
+//! Ending threads that wait in a system call, or are parked: a signal that means nothing to anybody else.
 
 use std::{
     os::unix::thread::JoinHandleExt,
@@ -30,6 +30,7 @@ pub fn interrupt_until_finished(threads: Vec<JoinHandle<()>>) {
             // SAFETY: the thread was neither joined nor detached, since we hold its handle: its id is valid, even if it
             // ends just now. On musl it is a number for std and a pointer for libc.
             unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, SIGNAL) };
+            thread.thread().unpark();
             thread::park_timeout(AGAIN);
         }
         if thread.join().is_err() {

@@ -3,7 +3,7 @@
 use std::{
     io, mem,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -148,6 +148,23 @@ impl Socket {
     /// As of recvmsg(2).
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.receive_message(buffer, 0)
+    }
+
+    /// What is there already.
+    ///
+    /// # Errors
+    /// As of recvmsg(2).
+    pub fn receive_ready(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        match self.receive_message(buffer, libc::MSG_DONTWAIT) {
+            Ok(received) => Ok(Some(received)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What poll(2) may be asked of.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     fn bind_dual(port: u16) -> io::Result<socket2::Socket> {

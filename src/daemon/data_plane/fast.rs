@@ -3,11 +3,19 @@
 
 use std::{
     io::{self, ErrorKind, IoSlice},
+    os::fd::BorrowedFd,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    thread,
     time::Instant,
 };
 
-use super::{Input, Shared, batch::Batch};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{
+    Input, Shared,
+    batch::Batch,
+    load::{BULK, Duty, Load},
+};
 use crate::{
     identity::NodeId,
     tun::{Device, MAX_FRAME},
@@ -15,7 +23,7 @@ use crate::{
         Content, Cut, DropReason, Endpoint, Frame, HEADER, Header, Joiner, META, OVERHEAD, Opener, Sending,
         Session, Table, TablePeer, VNET_HEADER, VnetHeader, clamp_mss, too_big,
     },
-    udp::Socket,
+    udp::{Received, Socket},
 };
 
 /// What is left of a super-packet is sent at once if it is so many packets: more frames would not make the system call
@@ -25,6 +33,21 @@ const LONG: usize = 20;
 const SYN_LENGTH: usize = VNET_HEADER + 121;
 /// The kernel answers so many errors in a row only when the device or socket is gone.
 const ERRORS_IN_A_ROW: u32 = 100;
+
+const READ: &str = "read from the interface";
+const RECEIVE: &str = "receive from the network";
+
+/// What a thread needs to bring packets from the interface to the socket.
+struct Outgoing {
+    frame: Vec<u8>,
+    batch: Batch,
+}
+
+impl Outgoing {
+    fn new() -> Self {
+        Self { frame: vec![0; MAX_FRAME], batch: Batch::new() }
+    }
+}
 
 /// One queue.
 pub(super) struct Worker<D> {
@@ -48,37 +71,46 @@ impl<D> Clone for Worker<D> {
 }
 
 impl<D: Device> Worker<D> {
-    /// Interface to socket, until stopped.
+    /// Interface to socket, whenever it is this thread's duty, until stopped.
     ///
     /// Batches without delay: it waits for a frame only when nothing is left to send, and sends when no further frame is
     /// there at once. A long super-packet is a batch of its own.
-    pub(super) fn transmit(&self) {
-        let mut frame = vec![0; MAX_FRAME];
-        let mut batch = Batch::new();
+    pub(super) fn transmit(&self, duty: &Duty) {
+        let mut out = Outgoing::new();
         let mut errors = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let read = if batch.is_empty() {
-                self.device.read(&mut frame).map(Some)
+            if out.batch.is_empty() && !duty.is_apart() {
+                thread::park();
+                continue;
+            }
+            let read = if out.batch.is_empty() {
+                self.device.read(&mut out.frame).map(Some)
             } else {
-                self.device.read_ready(&mut frame)
+                self.device.read_ready(&mut out.frame)
             };
             match read {
                 Ok(Some(length)) => {
                     errors = 0;
-                    let packets = self.take(&mut frame[..length], &mut batch);
-                    if packets.min(batch.len()) >= LONG {
-                        self.flush(&mut batch);
-                    }
+                    duty.add_transmitted(self.forward(&mut out, length) as u64);
                 }
-                Ok(None) => self.flush(&mut batch),
+                Ok(None) => self.flush(&mut out.batch),
                 Err(error) => {
-                    self.flush(&mut batch);
-                    if self.is_over("read from the interface", &error, &mut errors) {
+                    self.flush(&mut out.batch);
+                    if self.is_over(READ, &error, &mut errors) {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Seals what was read, and sends it if it is long; gives how many packets it was.
+    fn forward(&self, out: &mut Outgoing, length: usize) -> usize {
+        let packets = self.take(&mut out.frame[..length], &mut out.batch);
+        if packets.min(out.batch.len()) >= LONG {
+            self.flush(&mut out.batch);
+        }
+        packets
     }
 
     /// Seals the packets of a frame into the batch, sending it as often as it is full; gives how many they were.
@@ -187,23 +219,74 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// Socket to interface, until stopped.
-    pub(super) fn receive(&self) {
+    /// Socket to interface until stopped, and the other direction while there is little to do; without `duty`, never.
+    pub(super) fn receive(&self, duty: Option<&Duty>) {
         let mut buffer = vec![0; 1 << 16];
+        let mut out = Outgoing::new();
+        let mut load = Load::new(Instant::now());
         let mut errors = 0;
+        if let Some(duty) = duty {
+            duty.set(self.device.descriptor().is_none());
+        }
         while !self.shared.stop.load(Ordering::Relaxed) {
-            match self.socket.receive(&mut buffer) {
-                Ok(received) => {
+            let device = duty.filter(|duty| !duty.is_apart()).and_then(|_| self.device.descriptor());
+            let done = match device {
+                Some(device) => self.serve(device, &mut buffer, &mut out),
+                None => match self.socket.receive(&mut buffer) {
+                    Ok(received) => Ok(self.deliver_received(&mut buffer, received)),
+                    Err(error) => Err((RECEIVE, error)),
+                },
+            };
+            match done {
+                Ok(packets) => {
                     errors = 0;
-                    self.deliver(&mut buffer[..received.length], received.segment, received.from.into());
+                    if let Some(duty) = duty {
+                        let much = load.handle(packets as u64, || duty.take_transmitted(), Instant::now());
+                        duty.set(much || self.device.descriptor().is_none());
+                    }
                 }
-                Err(error) => {
-                    if self.is_over("receive from the network", &error, &mut errors) {
+                Err((action, error)) => {
+                    if self.is_over(action, &error, &mut errors) {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Waits for either direction, and serves both; gives how many packets it was.
+    fn serve(
+        &self,
+        device: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        out: &mut Outgoing,
+    ) -> Result<usize, (&'static str, io::Error)> {
+        let mut ready = [self.socket.descriptor(), device].map(|side| PollFd::new(side, PollFlags::POLLIN));
+        poll(&mut ready, PollTimeout::NONE).map_err(|error| (RECEIVE, error.into()))?;
+        let mut packets = 0;
+        if ready[0].any().unwrap_or(true)
+            && let Some(received) = self.socket.receive_ready(buffer).map_err(|error| (RECEIVE, error))?
+        {
+            packets += self.deliver_received(buffer, received);
+        }
+        // What was delivered may have been answered.
+        while packets < BULK as usize {
+            match self.device.read_ready(&mut out.frame) {
+                Ok(Some(length)) => packets += self.forward(out, length).max(1),
+                Ok(None) => break,
+                Err(error) => {
+                    self.flush(&mut out.batch);
+                    return Err((READ, error));
+                }
+            }
+        }
+        self.flush(&mut out.batch);
+        Ok(packets)
+    }
+
+    fn deliver_received(&self, buffer: &mut [u8], received: Received) -> usize {
+        self.deliver(&mut buffer[..received.length], received.segment, received.from.into());
+        received.length.div_ceil(received.segment)
     }
 
     /// Opens the datagrams of one receive and writes their packets, joined where they were one before.

@@ -8,6 +8,8 @@
 //!                  control: owns the pure Tunnel, makes Tables <---- DataPlane (handle) ---- daemon
 //! ```
 //!
+//! While there is little to do, "receive" serves both directions of its queue, and "transmit" sleeps ([`load`]).
+//!
 //! Where UDP does not pass, the same sealed datagrams go through streams of the mesh ([`streams`]), by tokio's tasks.
 //!
 //! The daemon only carries handshake bytes: [`DataPlaneEvent::HandshakeWanted`] goes to the peer's
@@ -22,6 +24,7 @@ mod batch;
 mod control;
 mod fast;
 mod features;
+mod load;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
@@ -39,7 +42,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, Thread},
     time::Duration,
 };
 
@@ -49,7 +52,7 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 pub use self::features::Features;
-use self::{control::Input, streams::Streams};
+use self::{control::Input, load::Duty, streams::Streams};
 use crate::{
     identity::NodeId,
     mesh::{PacketReader, PacketWriter},
@@ -273,19 +276,24 @@ impl DataPlane {
                     worker.deliver(datagram, datagram.len().max(1), Endpoint::Stream(from));
                 }));
             }
-            if queue < devices.len() {
-                let worker = worker.clone();
-                plane.spawn(format!("dp-tx-{queue}"), move || worker.transmit())?;
+            let duty = (queue < devices.len()).then(Arc::<Duty>::default);
+            if let Some(duty) = duty.clone() {
+                let (worker, its) = (worker.clone(), Arc::clone(&duty));
+                let thread = plane.spawn(format!("dp-tx-{queue}"), move || worker.transmit(&its))?;
+                duty.introduce(thread);
             }
-            plane.spawn(format!("dp-rx-{queue}"), move || worker.receive())?;
+            plane.spawn(format!("dp-rx-{queue}"), move || worker.receive(duty.as_deref()))?;
         }
         Ok((plane, daemon))
     }
 
-    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), DataPlaneError> {
+    fn spawn(
+        &mut self,
+        name: String,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<&Thread, DataPlaneError> {
         let thread = thread::Builder::new().name(name).stack_size(512 << 10).spawn(run);
-        self.threads.push(thread.map_err(DataPlaneError::Thread)?);
-        Ok(())
+        Ok(self.threads.push_mut(thread.map_err(DataPlaneError::Thread)?).thread())
     }
 
     /// The UDP ports, one per queue.

@@ -5,7 +5,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     time::Instant,
 };
@@ -276,43 +276,68 @@ async fn tcp_arrives_through_a_vxlan_in_super_packets() {
     through_a_vxlan(apart, false, "").await;
 }
 
-/// Datagrams are not sent again, so each one that a change of keys costs is missing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_datagram_is_lost_while_sessions_are_replaced_under_load() {
-    let Some([a, b]) = pair(Features::default(), 1500, Duration::from_millis(300)).await else { return };
-    let echo = within(&b.jobs, || UdpSocket::bind((overlay(2), 0)).expect("our own address"));
-    let port = echo.local_addr().expect("bound").port();
+/// Starts something that sends back what comes; gives its address.
+fn echo(host: &Host) -> SocketAddr {
+    let number = host.number;
+    let echo = within(&host.jobs, move || UdpSocket::bind((overlay(number), 0)).expect("our own address"));
+    let address = echo.local_addr().expect("bound");
     thread::spawn(move || {
         let mut bytes = [0; 1000];
         while let Ok((length, from)) = echo.recv_from(&mut bytes) {
             let _ = echo.send_to(&bytes[..length], from);
         }
     });
-    let lost = tokio::task::block_in_place(|| {
-        within(&a.jobs, move || {
-            let socket = UdpSocket::bind((overlay(1), 0)).expect("our own address");
-            socket.connect((overlay(2), port)).expect("an address");
-            socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
-            let end = Instant::now() + Duration::from_secs(4);
-            let mut sent = 0u32;
-            let mut lost = 0;
-            while Instant::now() < end {
-                // A few under way at a time: no queue overflows.
-                let first = sent;
-                for _ in 0..8 {
-                    socket.send(&sent.to_be_bytes().repeat(100)).expect("a way");
-                    sent += 1;
-                }
-                for number in first..sent {
-                    let mut bytes = [0; 1000];
-                    match socket.recv(&mut bytes) {
-                        Ok(400) if bytes[..4] == number.to_be_bytes() => {}
-                        Ok(_) | Err(_) => lost += 1,
-                    }
-                }
+    address
+}
+
+/// Sends datagrams there, `at_once` of them at a time, until `end`; gives how many did not come back in their order.
+fn lost_echoes(echo: SocketAddr, at_once: u32, end: Instant) -> u32 {
+    let socket = UdpSocket::bind((overlay(1), 0)).expect("our own address");
+    socket.connect(echo).expect("an address");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
+    let mut sent = 0u32;
+    let mut lost = 0;
+    while Instant::now() < end {
+        let first = sent;
+        for _ in 0..at_once {
+            socket.send(&sent.to_be_bytes().repeat(100)).expect("a way");
+            sent += 1;
+        }
+        for number in first..sent {
+            let mut bytes = [0; 1000];
+            match socket.recv(&mut bytes) {
+                Ok(400) if bytes[..4] == number.to_be_bytes() => {}
+                Ok(_) | Err(_) => lost += 1,
             }
-            lost
-        })
+        }
+    }
+    lost
+}
+
+/// Bulk parts the two threads of a queue, and a while of single datagrams joins them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_datagram_is_lost_while_the_threads_of_a_queue_part_and_join() {
+    let Some([a, b]) = pair(Features::default(), 1500, REKEY_AFTER).await else { return };
+    let echo = echo(&b);
+    for _ in 0..3 {
+        let bytes = noise(1_000_000);
+        let arrived = tokio::task::block_in_place(|| transfer(&a, &b, overlay(2).into(), &bytes));
+        assert!(arrived == bytes, "{} of {} bytes", arrived.len(), bytes.len());
+        let lost = tokio::task::block_in_place(|| {
+            within(&a.jobs, move || lost_echoes(echo, 1, Instant::now() + Duration::from_millis(300)))
+        });
+        assert_eq!(lost, 0);
+    }
+}
+
+/// Datagrams are not sent again, so each one that a change of keys costs is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_datagram_is_lost_while_sessions_are_replaced_under_load() {
+    let Some([a, b]) = pair(Features::default(), 1500, Duration::from_millis(300)).await else { return };
+    let echo = echo(&b);
+    let lost = tokio::task::block_in_place(|| {
+        // A few under way at a time: no queue overflows.
+        within(&a.jobs, move || lost_echoes(echo, 8, Instant::now() + Duration::from_secs(4)))
     });
     assert_eq!(lost, 0);
     let peers = a.plane.peers().await;

@@ -2,9 +2,14 @@
 
 use std::{
     net::Ipv4Addr,
-    os::unix::net::UnixDatagram,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::net::UnixDatagram,
+    },
     sync::{Mutex, Weak},
 };
+
+use nix::sys::socket::MsgFlags;
 
 use super::*;
 use crate::{
@@ -19,8 +24,16 @@ impl Device for Pair {
         self.0.recv(frame)
     }
 
-    fn read_ready(&self, _: &mut [u8]) -> std::io::Result<Option<usize>> {
-        Ok(None)
+    fn read_ready(&self, frame: &mut [u8]) -> std::io::Result<Option<usize>> {
+        match nix::sys::socket::recv(self.0.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => Ok(Some(length)),
+            Err(nix::Error::EAGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 
     fn write(&self, parts: &[std::io::IoSlice<'_>]) -> std::io::Result<()> {
