@@ -15,7 +15,10 @@ use nix::sched::{CloneFlags, unshare};
 use super::*;
 use crate::{identity::Identity, tunnel::REKEY_AFTER};
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(super) type Job = Box<dyn FnOnce() + Send>;
+
+/// The data planes' first port.
+pub(super) const PORT: u16 = 51900;
 
 /// A host: a thread in a namespace, which does what it is told.
 pub(super) struct Host {
@@ -25,22 +28,42 @@ pub(super) struct Host {
     pub(super) jobs: mpsc::UnboundedSender<Job>,
 }
 
-/// A thread in a new network namespace; gives its namespace's path and the way to hand it work.
-fn namespace() -> (String, mpsc::UnboundedSender<Job>) {
-    let (jobs, mut work) = mpsc::unbounded_channel::<Job>();
-    let (tell, path) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root may");
-        let _ = tell.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()));
-        // Tasks of this runtime run on this thread, and its other threads are children of it: all in the namespace.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            while let Some(job) = work.recv().await {
-                let _ = tokio::task::spawn_blocking(job).await;
-            }
+/// A thread in a network namespace of its own.
+pub(super) struct Namespace {
+    /// What `ip` calls it.
+    pub(super) path: String,
+    /// The way to hand it work.
+    pub(super) jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl Namespace {
+    fn new() -> Self {
+        let (jobs, mut work) = mpsc::unbounded_channel::<Job>();
+        let (tell, path) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+            let _ = tell.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()));
+            // Tasks of this runtime run on this thread, and its other threads are children of it: all in the namespace.
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                while let Some(job) = work.recv().await {
+                    let _ = tokio::task::spawn_blocking(job).await;
+                }
+            });
         });
-    });
-    (path.recv().expect("the thread told"), jobs)
+        let namespace = Self { path: path.recv().expect("the thread told"), jobs };
+        within(&namespace.jobs, || ip("link set lo up"));
+        namespace
+    }
+
+    /// Gives its end of a cable an address.
+    pub(super) fn plug(&self, device: &'static str, address: Ipv4Addr) {
+        within(&self.jobs, move || {
+            ip(&format!("addr add {address}/24 dev {device}"));
+            ip(&format!("link set {device} up"));
+        });
+    }
 }
 
 /// Does `job` in the namespace and gives what came of it.
@@ -56,7 +79,7 @@ pub(super) fn within<T: Send + 'static>(
     result.recv().expect("the job did not panic")
 }
 
-fn ip(arguments: &str) {
+pub(super) fn ip(arguments: &str) {
     let done = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is there");
     assert!(done.success(), "ip {arguments}");
 }
@@ -78,25 +101,44 @@ fn kernel() -> (u32, u32) {
 
 /// Two hosts with a cable of `mtu` bytes; none without the rights.
 pub(super) async fn pair(features: Features, mtu: u16, rekey_after: Duration) -> Option<[Host; 2]> {
+    let [a, b] = namespaces()?;
+    let cable = format!("link add v1 mtu {mtu} type veth peer name v2 mtu {mtu} netns {}", b.path);
+    within(&a.jobs, move || ip(&cable));
+    let addresses = [1, 2].map(|number| Ipv4Addr::new(192, 168, 9, number));
+    for (host, device, address) in [(&a, "v1", addresses[0]), (&b, "v2", addresses[1])] {
+        host.plug(device, address);
+    }
+    // The other end has everything: it takes what the first one makes, and the other way round.
+    let ends = [(a, features), (b, Features::default())];
+    Some(connect(ends, addresses, addresses, rekey_after).await)
+}
+
+/// New namespaces; none without the rights.
+pub(super) fn namespaces<const N: usize>() -> Option<[Namespace; N]> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: network namespaces take root");
         return None;
     }
-    let (a, b) = (namespace(), namespace());
-    let cable = format!("link add v1 mtu {mtu} type veth peer name v2 mtu {mtu} netns {}", b.0);
-    within(&a.1, move || ip(&cable));
-    let start = |number: u8, jobs: mpsc::UnboundedSender<Job>, features| {
+    Some(std::array::from_fn(|_| Namespace::new()))
+}
+
+/// Data planes in two namespaces, whose hosts have `addresses` and find each other at `candidates`, each at its own.
+pub(super) async fn connect(
+    ends: [(Namespace, Features); 2],
+    addresses: [Ipv4Addr; 2],
+    candidates: [Ipv4Addr; 2],
+    rekey_after: Duration,
+) -> [Host; 2] {
+    let start = |number: u8, (namespace, features): (Namespace, Features)| {
         let id = Identity::from_seed(&[number; 32]).id();
-        let (plane, events) = within(&jobs, move || {
-            ip("link set lo up");
-            ip(&format!("addr add 192.168.9.{number}/24 dev v{number}"));
-            ip(&format!("link set v{number} up"));
+        let address = addresses[usize::from(number) - 1];
+        let (plane, events) = within(&namespace.jobs, move || {
             let settings = DataPlaneSettings {
                 me: id,
                 psk: Zeroizing::new([9; 32]),
                 interface: format!("tun{number}"),
-                port: 51900,
-                addresses: vec![Ipv4Addr::new(192, 168, 9, number).into()],
+                port: PORT,
+                addresses: vec![address.into()],
                 mtu: DEFAULT_MTU,
                 rekey_after,
                 features,
@@ -105,22 +147,22 @@ pub(super) async fn pair(features: Features, mtu: u16, rekey_after: Duration) ->
             (Arc::new(plane), events)
         });
         let here = Arc::clone(&plane);
-        within(&jobs, move || {
+        within(&namespace.jobs, move || {
             let v4 = ipnet::Ipv4Net::new(overlay(number), 16).ok();
             let network = ipnet::Ipv6Net::new(overlay_v6(0), 64).expect("a prefix");
             let overlay = Overlay { v4, v6: Some((overlay_v6(number), network)), mtu: DEFAULT_MTU };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(here.set_overlay(&overlay)).expect("root may");
         });
-        (Host { id, number, plane, jobs }, events)
+        (Host { id, number, plane, jobs: namespace.jobs }, events)
     };
-    // The other end has everything: it takes what the first one makes, and the other way round.
-    let ((a, events_a), (b, events_b)) = (start(1, a.1, features), start(2, b.1, Features::default()));
+    let [a, b] = ends;
+    let ((a, events_a), (b, events_b)) = (start(1, a), start(2, b));
     let routes = || {
         let route = |host: &Host| PeerRoute {
             id: host.id,
             addresses: vec![overlay(host.number).into(), overlay_v6(host.number).into()],
-            candidates: vec![Ipv4Addr::new(192, 168, 9, host.number).into()],
+            candidates: vec![candidates[usize::from(host.number) - 1].into()],
         };
         vec![route(&a), route(&b)]
     };
@@ -137,7 +179,7 @@ pub(super) async fn pair(features: Features, mtu: u16, rekey_after: Duration) ->
             }
         });
     }
-    Some([a, b])
+    [a, b]
 }
 
 /// Sends `bytes` by TCP to `address` of `to`, and gives what arrived.

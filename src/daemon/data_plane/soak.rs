@@ -1,20 +1,25 @@
-//! Mixed load for a long time over a lossy cable, with a change of keys every five seconds. `cargo verify --full --part
+//! Mixed load for a long time through a router that loses and reorders, with a change of keys every five seconds. `cargo verify --full --part
 //! soak` runs it for ten minutes; `C3OS_SOAK_SECONDS` is for less.
+
+#![expect(clippy::disallowed_types, reason = "a router's sockets, not ours")]
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Instant,
 };
 
 use super::{
-    namespaces::{Host, noise, overlay, pair, within},
+    namespaces::{Host, PORT, connect, ip, namespaces, noise, overlay, within},
     *,
 };
 use crate::tunnel::DropReason;
 
 /// One datagram in so many is lost, in both directions.
 const LOSS: u32 = 200;
+/// One in so many arrives late, after so many that were sent after it.
+const LATE: u32 = 50;
+const OVERTAKEN_BY: u32 = 3;
 /// What the process may hold more at the end than after the first transfers, KiB.
 const GROWTH: u64 = 16 * 1024;
 
@@ -61,24 +66,64 @@ fn transfer(from: &Host, to: &Host, pieces: usize) -> bool {
     received.join().expect("it did not panic")
 }
 
-fn lose_datagrams() {
-    let rules = format!(
-        "table inet soak {{ chain input {{ type filter hook input priority 0; \
-         udp dport 51900-51903 numgen random mod {LOSS} == 0 drop; }}; }}"
-    );
-    let done = std::process::Command::new("nft").arg(rules).status().expect("nftables is there");
-    assert!(done.success());
+/// Two hosts with a router in between, which passes their datagrams on as [`pass`] does; none without the rights.
+async fn through_a_bad_router() -> Option<[Host; 2]> {
+    let [a, router, b] = namespaces()?;
+    let ends = [Ipv4Addr::new(192, 168, 9, 1), Ipv4Addr::new(192, 168, 10, 1)];
+    let sides = [Ipv4Addr::new(192, 168, 9, 9), Ipv4Addr::new(192, 168, 10, 9)];
+    for (host, device, port, at) in [(&a, "v1", "r1", 0), (&b, "v2", "r2", 1)] {
+        let cable = format!("link add {device} type veth peer name {port} netns {}", router.path);
+        within(&host.jobs, move || ip(&cable));
+        host.plug(device, ends[at]);
+        router.plug(port, sides[at]);
+    }
+    for port in (PORT..).take(MAX_QUEUES) {
+        let bind = move |side| UdpSocket::bind((side, port)).expect("nobody else is there");
+        let [left, right] = within(&router.jobs, move || sides.map(bind)).map(Arc::new);
+        for (from, to, end) in [(&left, &right, ends[1]), (&right, &left, ends[0])] {
+            let (from, to) = (Arc::clone(from), Arc::clone(to));
+            thread::spawn(move || pass(&from, &to, (end, port).into()));
+        }
+    }
+    let [left, right] = sides;
+    let ends_of = [(a, Features::default()), (b, Features::default())];
+    // Either end finds the other one at the router's side towards itself.
+    Some(connect(ends_of, ends, [right, left], Duration::from_secs(5)).await)
+}
+
+/// Passes datagrams on: loses some, and holds some back until others have overtaken them.
+fn pass(from: &UdpSocket, to: &UdpSocket, address: SocketAddr) {
+    from.set_read_timeout(Some(Duration::from_millis(5))).expect("a time limit");
+    let send = |datagram: &[u8]| {
+        // A full queue loses one more.
+        let _ = to.send_to(datagram, address);
+    };
+    let mut held: Option<(u32, Vec<u8>)> = None;
+    let mut buffer = [0; 2048];
+    let mut count = 0u32;
+    loop {
+        let received = from.recv(&mut buffer);
+        if let Ok(length) = received {
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(LATE) && held.is_none() {
+                held = Some((count, buffer[..length].to_vec()));
+            } else if !count.is_multiple_of(LOSS) {
+                send(&buffer[..length]);
+            }
+        }
+        let due = |since: u32| received.is_err() || count.wrapping_sub(since) >= OVERTAKEN_BY;
+        if let Some((_, late)) = held.take_if(|(since, _)| due(*since)) {
+            send(&late);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "ten minutes: cargo verify --full --part soak"]
 async fn mixed_load_for_long_neither_corrupts_nor_stalls_nor_leaks() {
     let seconds = std::env::var("C3OS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
-    let Some(hosts) = pair(Features::default(), 1500, Duration::from_secs(5)).await else { return };
+    let Some(hosts) = through_a_bad_router().await else { return };
     let hosts = Arc::new(hosts);
-    for host in hosts.iter() {
-        within(&host.jobs, lose_datagrams);
-    }
     let end = Instant::now() + Duration::from_secs(seconds);
     let load = |from: usize, pieces: usize| {
         let hosts = Arc::clone(&hosts);
