@@ -3,7 +3,8 @@
 //! ```text
 //!             recovery, autoreset ──> nothing
 //! mode ─┬─ live without a token ────> nothing
-//!       └─ else ─┬─ initramfs: machine id, agent enabled or not (links; nothing runs yet)
+//!       └─ else ─┬─ rootfs:    k3s' state is among what the initramfs keeps
+//!                ├─ initramfs: machine id, agent enabled or not (links; nothing runs yet)
 //!                ├─ boot:      the same, and the agent started if initramfs did not come to it
 //!                └─ network:   the same, and the agent told of a configuration that a datasource brought
 //! ```
@@ -40,6 +41,8 @@ pub(super) struct Args {
 /// The boot stages that concern us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Stage {
+    /// Before the final root is put together, in the initramfs.
+    Rootfs,
     /// In the final root, before the service manager runs.
     Initramfs,
     /// The service manager runs.
@@ -93,7 +96,7 @@ fn decide(stage: Stage, seen: &Seen) -> Vec<Step> {
         steps.push(Step::Enable(wanted));
     }
     match stage {
-        Stage::Initramfs => {}
+        Stage::Rootfs | Stage::Initramfs => {}
         // Enabled before: the service manager starts it in its turn.
         Stage::Boot => {
             if wanted && !seen.enabled && !seen.running {
@@ -125,14 +128,24 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// How many steps failed.
 fn carry_out(stage: Stage, root: &Root, services: &dyn Services, say: &mut dyn FnMut(&str)) -> usize {
     let mode = host::mode(root);
-    match mode {
-        Mode::Recovery | Mode::AutoReset => return 0,
-        Mode::Live | Mode::Installed => {}
+    match (mode, stage) {
+        (Mode::Recovery | Mode::AutoReset, _) | (Mode::Live, Stage::Rootfs) => return 0,
+        // Nothing of the machine is there yet.
+        (Mode::Installed, Stage::Rootfs) => {
+            return host::keep_k3s_state(root).map_or_else(
+                |error| {
+                    say(&error.to_string());
+                    1
+                },
+                |_| 0,
+            );
+        }
+        (Mode::Live | Mode::Installed, Stage::Initramfs | Stage::Boot | Stage::Network) => {}
     }
     let loaded = host::load_config(root, mode, &[]);
     let config = &loaded.parsed.config;
     let running = match stage {
-        Stage::Initramfs => false,
+        Stage::Rootfs | Stage::Initramfs => false,
         Stage::Boot | Stage::Network => services.status(AGENT).is_ok_and(|status| status.state.is_on()),
     };
     let (changed, mut failures) = match loaded.is_news(root) {

@@ -6,6 +6,7 @@
 //! units that must be off ─> stop, disable
 //! files that differ ─> note what must restart ─> remove, write ─> reload
 //! ports ─> rules into the kernel
+//! k3s' password of this node ─> kept with our state
 //! units that must be on ─> enable, start or restart ─> clear the note
 //! everything reached? ── yes ─> `applied`, `deployed`
 //! ```
@@ -15,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostError, Root, Services, UnitState, fix_names, machine, read_applied, state};
+use super::{HostError, Root, Services, UnitState, fix_names, machine, node_password, read_applied, state};
 use crate::k3s::{self, MARK, Plan, Ports, ServiceManager, UnitChange};
 
 /// Units whose files changed and that have not been restarted since.
@@ -84,6 +85,9 @@ pub fn apply(plan: &Plan, root: &Root, services: &dyn Services) -> Result<Outcom
     bring_files(plan, root, services, &mut outcome)?;
     guard_ports(plan, root, services, &mut outcome);
     if obstacles.is_empty() {
+        if plan.units.iter().any(|unit| unit.started) {
+            node_password::keep(root)?;
+        }
         turn_on(plan, root, services, &mut outcome)?;
     } else {
         outcome.missing.extend(obstacles.iter().cloned());

@@ -1,10 +1,10 @@
 //! Ending a role: k3s stopped, and what it kept of a cluster set aside. Nothing is ever removed.
 
-use super::{HostError, Root, Services, read_applied};
+use super::{HostError, Root, Services, node_password, read_applied};
 use crate::election::ClusterId;
 
-/// Where k3s keeps a cluster's state, and a node's password for it.
-const KEPT: [&str; 2] = ["/var/lib/rancher/k3s", "/etc/rancher/node"];
+/// Where k3s keeps a cluster's state.
+const K3S_STATE: &str = "/var/lib/rancher/k3s";
 const UNITS: [&str; 2] = ["k3s", "k3s-agent"];
 
 /// Stops k3s in either role, and has it start no more at boot. Its files stay.
@@ -35,7 +35,8 @@ pub fn leave(root: &Root, services: &dyn Services, left: ClusterId) -> Result<()
         return Ok(());
     }
     stop(services)?;
-    for place in KEPT.map(|place| root.path(place)).iter().filter(|place| place.exists()) {
+    let [password, its_place] = node_password::places(root);
+    for place in [root.path(K3S_STATE), password, its_place].iter().filter(|place| place.exists()) {
         root.set_aside(place, &left.to_string())?;
     }
     root.remove(&root.state("deployed"))?;

@@ -56,6 +56,11 @@ impl Root {
         self.path(self.state.join(name))
     }
 
+    /// The same as the machine itself names it: what a link leads to.
+    pub(super) fn state_on_machine(&self, name: &str) -> PathBuf {
+        self.state.join(name)
+    }
+
     /// `/run/c3os/<name>`.
     pub fn runtime(&self, name: &str) -> PathBuf {
         self.path(Path::new("/run/c3os").join(name))

@@ -247,16 +247,18 @@ fn worker() -> Plan {
     planned(Role::Worker, BLUE, &Config::default(), &facts)
 }
 
-/// Every file under the root but the program's: path, mode, content.
+/// Every file under the root but the program's: path, mode, content; a link's content is where it leads.
 fn disk(root: &Root) -> BTreeMap<String, (u32, Vec<u8>)> {
     fn walk(path: &Path, prefix: &Path, found: &mut BTreeMap<String, (u32, Vec<u8>)>) {
         for entry in fs::read_dir(path).unwrap().flatten() {
             let path = entry.path();
-            if path.is_dir() {
+            let name = path.strip_prefix(prefix).unwrap().display().to_string();
+            if let Ok(target) = fs::read_link(&path) {
+                found.insert(name, (0, target.display().to_string().into_bytes()));
+            } else if path.is_dir() {
                 walk(&path, prefix, found);
             } else {
                 let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-                let name = path.strip_prefix(prefix).unwrap().display().to_string();
                 found.insert(name, (mode, fs::read(&path).unwrap()));
             }
         }

@@ -222,6 +222,20 @@ fn what_cannot_be_written_is_told_and_the_rest_is_done() {
     assert!(said.iter().any(|line| line.contains("/usr/local/etc")), "{said:?}");
 }
 
+#[test]
+fn an_installed_system_keeps_k3s_state_and_a_live_one_or_recovery_nothing() {
+    let layout = "/run/cos/cos-layout.env";
+    for (sentinel, keeps) in [("active_mode", true), ("recovery_mode", false), ("live_mode", false)] {
+        let mut machine = Machine::with(&[(layout, "OVERLAY=\"tmpfs:25%\"\n")]);
+        machine.put(&format!("/run/elemental/{sentinel}"), "1");
+        for _ in 0..2 {
+            assert!(machine.stage(Stage::Rootfs).is_empty());
+            let text = fs::read_to_string(machine.root.path(layout)).unwrap();
+            assert_eq!(text.matches("/var/lib/rancher").count(), usize::from(keeps), "{sentinel}: {text}");
+        }
+    }
+}
+
 /// What both dialects of the runner know and carry out (rancher/yip as in elemental, mudler/yip).
 const STEP_KEYS: [&str; 24] = [
     "name",
@@ -273,8 +287,10 @@ fn the_overlays_stage_files_keep_to_what_both_runners_know_and_call_stages_that_
                 }
                 for command in step["commands"].as_array().into_iter().flatten() {
                     let command = command.as_str().unwrap();
+                    // In the initramfs the system is not the root yet.
+                    let command = command.strip_prefix("/sysroot").unwrap_or(command);
                     if let Some(name) = command.strip_prefix("/usr/bin/c3os stage ") {
-                        assert_eq!(name, stage);
+                        assert_eq!(name, stage.trim_end_matches(".after"));
                         assert!(<Stage as clap::ValueEnum>::from_str(name, false).is_ok(), "{name}");
                         called.push(name.to_owned());
                     }
@@ -283,5 +299,5 @@ fn the_overlays_stage_files_keep_to_what_both_runners_know_and_call_stages_that_
         }
     }
     called.sort();
-    assert_eq!(called, ["boot", "initramfs", "network"]);
+    assert_eq!(called, ["boot", "initramfs", "network", "rootfs"]);
 }

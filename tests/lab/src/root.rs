@@ -84,6 +84,8 @@ pub fn enter(lab: &LabDir, spec: &Spec, host: &HostSpec, layers: &[PathBuf]) -> 
         "run",
         "srv",
         "sys",
+        // Where an initramfs has the system, for stages that run there.
+        "sysroot",
         "system/oem",
         "tmp",
         "usr",

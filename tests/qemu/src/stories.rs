@@ -160,6 +160,7 @@ fn reboots(ground: &Ground, switch: &Switch) -> Result<Value> {
     let cidata = ground.cidata("reboots", 1, "")?;
     let mut machine = ground.installed(switch, 1)?;
     let mut first: Option<Kept> = None;
+    let mut first_password = None;
     let mut stage_ms = Vec::new();
     for boot in 1..=5 {
         machine.boot(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
@@ -172,6 +173,12 @@ fn reboots(ground: &Ground, switch: &Switch) -> Result<Value> {
         machine.exec("c3os wait k3s --timeout 240")?;
         let starts = machine.exec("cat /var/log/k3s-starts")?;
         ensure!(!starts.contains("without"), "boot {boot}: k3s started without its files: {starts}");
+        // k3s' servers know the node by it.
+        let password = machine.exec("cat /etc/rancher/node/password")?;
+        ensure!(
+            *first_password.get_or_insert_with(|| password.clone()) == password,
+            "boot {boot}: another password"
+        );
         ensure!(starts.lines().count() == boot, "boot {boot}: k3s started {} times", starts.lines().count());
         // The stages again: nothing changes, and they cost next to nothing.
         let state =

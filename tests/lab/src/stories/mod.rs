@@ -7,6 +7,7 @@ mod faults;
 mod forming;
 mod idle;
 mod membership;
+mod overlay;
 mod restarts;
 mod servers;
 mod times;
@@ -79,6 +80,7 @@ const STORIES: &[Story] = &[
     Story::new("a-second-start-changes-nothing", restarts::second_start),
     Story::new("all-restart-in-any-order-with-one-missing", restarts::any_order),
     Story::new("an-emptied-etc-is-filled-before-k3s-starts", restarts::emptied_etc),
+    Story::new("an-immutable-base-keeps-k3s-state", overlay::layout).nodes(1),
     Story::new("sixty-killed-agents-lose-nothing", restarts::killed_agents).off(),
     Story::new("a-cut-cable-heals", faults::cut_cable),
     Story::new("a-link-that-passes-one-way-founds-one-cluster", faults::one_way_link).off(),

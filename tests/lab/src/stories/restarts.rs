@@ -91,6 +91,10 @@ pub(super) fn emptied_etc(stage: &mut Stage) -> Result<()> {
     let nodes = refs(&names);
     let before = stage.settled(&nodes)?;
     stage.units_up(&nodes, &before)?;
+    let passwords = |stage: &Stage| -> Result<Vec<String>> {
+        nodes.iter().map(|node| stage.lab.say(node, "cat /etc/rancher/node/password")).collect()
+    };
+    let were = passwords(stage)?;
     for node in &nodes {
         stage.lab.kill(&[node])?;
         stage.lab.boot_with_fresh_etc(node)?;
@@ -103,6 +107,7 @@ pub(super) fn emptied_etc(stage: &mut Stage) -> Result<()> {
         ensure!(starts.lines().count() >= 2, "{node}: k3s did not start again: {starts}");
         ensure!(!starts.contains("without"), "{node}: k3s started before its files were back: {starts}");
     }
+    ensure!(passwords(stage)? == were, "k3s' servers would not know their nodes any more");
     Ok(())
 }
 

@@ -1,0 +1,76 @@
+//! What an immutable system keeps over boots: `/run/cos/cos-layout.env`, which the stage `rootfs` leaves for the
+//! initramfs (elemental's immutable-rootfs, Kairos' immucore) to mount by. k3s' state has to be among it.
+
+use super::{HostError, Root};
+
+const LAYOUT: &str = "/run/cos/cos-layout.env";
+/// Directories that are kept, with spaces in between.
+const KEPT: &str = "PERSISTENT_STATE_PATHS";
+/// Where k3s has its cluster, and the kubelet its pods.
+const OF_K3S: [&str; 2] = ["/var/lib/rancher", "/var/lib/kubelet"];
+
+/// Has the initramfs keep k3s' state, where it takes its layout from that file; whether something changed.
+///
+/// # Errors
+/// [`HostError::File`].
+pub fn keep_k3s_state(root: &Root) -> Result<bool, HostError> {
+    let path = root.path(LAYOUT);
+    let Some(bytes) = root.read(&path)? else { return Ok(false) };
+    match with_k3s(&String::from_utf8_lossy(&bytes)) {
+        Some(layout) => root.write_if_other(&path, layout.as_bytes(), 0o644),
+        None => Ok(false),
+    }
+}
+
+/// The layout with what is missing; none if nothing is.
+fn with_k3s(layout: &str) -> Option<String> {
+    let value = |line: &str| {
+        let value = line.trim().strip_prefix(KEPT)?.strip_prefix('=')?;
+        Some(value.trim_matches(['"', '\'']).to_owned())
+    };
+    // The last word counts, as for a shell.
+    let kept = layout.lines().filter_map(value).next_back().unwrap_or_default();
+    let covered = |path: &str| {
+        kept.split_whitespace()
+            .any(|kept| path.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    let missing: Vec<&str> = OF_K3S.into_iter().filter(|path| !covered(path)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let all: Vec<&str> = kept.split_whitespace().chain(missing).collect();
+    let others: String =
+        layout.lines().filter(|line| value(line).is_none()).map(|line| format!("{line}\n")).collect();
+    Some(format!("{others}{KEPT}=\"{}\"\n", all.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_added_and_the_rest_stays() {
+        let layout = "VOLUMES=\"LABEL=COS_OEM:/oem LABEL=COS_PERSISTENT:/usr/local\"\n\
+                      PERSISTENT_STATE_PATHS=\"/etc/ssh /var/lib/kubelet\"\nOVERLAY=\"tmpfs:25%\"\n";
+        let with = "VOLUMES=\"LABEL=COS_OEM:/oem LABEL=COS_PERSISTENT:/usr/local\"\nOVERLAY=\"tmpfs:25%\"\n\
+                    PERSISTENT_STATE_PATHS=\"/etc/ssh /var/lib/kubelet /var/lib/rancher\"\n";
+        assert_eq!(with_k3s(layout).as_deref(), Some(with));
+        assert_eq!(with_k3s(with), None);
+        let alone = "PERSISTENT_STATE_PATHS=\"/var/lib/rancher /var/lib/kubelet\"\n";
+        assert_eq!(with_k3s("").as_deref(), Some(alone));
+    }
+
+    #[test]
+    fn a_directory_above_is_enough_and_one_of_a_like_name_is_not() {
+        assert_eq!(with_k3s("PERSISTENT_STATE_PATHS=\"/var/lib\"\n"), None);
+        assert!(with_k3s("PERSISTENT_STATE_PATHS='/var/lib/rancher-data /var/lib/kubelet'\n").is_some());
+    }
+
+    #[test]
+    fn an_image_without_that_file_gets_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        assert!(!keep_k3s_state(&root).unwrap());
+        assert!(!root.path(LAYOUT).exists());
+    }
+}
