@@ -40,7 +40,7 @@ pub struct Options {
     /// Ours once more between pod networks that are routed as flannel's host-gw does.
     pub pods: bool,
     pub json: bool,
-    /// Test this program instead of building one.
+    /// Test this program instead of building one, or several side by side: `NAME=PATH`, with commas.
     pub binary: Option<String>,
 }
 
@@ -125,17 +125,31 @@ fn chosen(options: &Options) -> Result<(Vec<Tool>, Vec<Missing>)> {
     let mut tools = Vec::new();
     let mut missing = Vec::new();
     for name in names {
-        let ours = || product_binary(options.binary.as_deref());
-        match Tool::find(name, ours)? {
-            Ok(tool) => {
-                tools.extend(options.vxlan.then(|| tool.through_vxlan()).flatten());
-                tools.extend(options.pods.then(|| tool.between_pods()).flatten());
-                tools.push(tool);
+        for build in builds(name, options.binary.as_deref()) {
+            match Tool::find(name, || product_binary(build.map(|(_, path)| path)))? {
+                Ok(mut tool) => {
+                    tool.label = build.and_then(|(label, _)| label).map(str::to_owned);
+                    tools.extend(options.vxlan.then(|| tool.through_vxlan()).flatten());
+                    tools.extend(options.pods.then(|| tool.between_pods()).flatten());
+                    tools.push(tool);
+                }
+                Err(error) => missing.push((name.to_owned(), format!("{error:#}").replace('\n', " "))),
             }
-            Err(error) => missing.push((name.to_owned(), format!("{error:#}").replace('\n', " "))),
         }
     }
     Ok((tools, missing))
+}
+
+/// The given builds of a tool, with their names if they have some; one that is to be made if none is given.
+fn builds<'a>(tool: &str, given: Option<&'a str>) -> Vec<Option<(Option<&'a str>, &'a str)>> {
+    let named = |build: &'a str| match build.split_once('=') {
+        Some((name, path)) => (Some(name), path),
+        None => (None, build),
+    };
+    match given.filter(|_| tool == tunnels::OURS) {
+        Some(given) => given.split(',').map(|build| Some(named(build))).collect(),
+        None => vec![None],
+    }
 }
 
 /// The optimised product: the figures of another build say nothing.
@@ -144,4 +158,17 @@ fn product_binary(given: Option<&str>) -> Result<PathBuf> {
         return product::binary(given);
     }
     product::released()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_of_ours_are_told_apart_by_their_names() {
+        assert_eq!(builds("c3os", Some("/a")), [Some((None, "/a"))]);
+        assert_eq!(builds("c3os", Some("x=/a,y=/b")), [Some((Some("x"), "/a")), Some((Some("y"), "/b"))]);
+        assert_eq!(builds("nebula", Some("x=/a")), [None]);
+        assert_eq!(builds("c3os", None), [None]);
+    }
 }

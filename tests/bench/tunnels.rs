@@ -16,12 +16,16 @@ const MTU: u16 = 1420;
 /// The interface of every tunnel.
 const INTERFACE: &str = "tun0";
 
+/// The product.
+pub const OURS: &str = "c3os";
 /// What is measured without being asked.
-pub const NAMES: [&str; 6] = ["bare", "wireguard-go", "nebula", "boringtun", "edgevpn", "c3os"];
+pub const NAMES: [&str; 6] = ["bare", "wireguard-go", "nebula", "boringtun", "edgevpn", OURS];
 
 /// A tunnel, and what lies on top of it.
 #[derive(Clone)]
 pub struct Tool {
+    /// What it is called instead of its own name.
+    pub label: Option<String>,
     kind: Kind,
     programs: PathBuf,
     over: Over,
@@ -62,14 +66,15 @@ impl Tool {
             "boringtun" => (Kind::Boringtun, BORINGTUN.programs()),
             "nebula" => (Kind::Nebula, NEBULA.programs()),
             "edgevpn" => (Kind::Edgevpn, EDGEVPN.programs()),
-            "c3os" => (Kind::C3os, ours()),
+            OURS => (Kind::C3os, ours()),
             _ => bail!("there is no tool {name}; there are {}", NAMES.join(" ")),
         };
-        Ok(programs.map(|programs| Self { kind, programs, over: Over::Plain }))
+        Ok(programs.map(|programs| Self { label: None, kind, programs, over: Over::Plain }))
     }
 
+    /// Only where the interface takes packets as long as the others' do.
     pub fn through_vxlan(&self) -> Option<Self> {
-        Some(Self { over: Over::Vxlan, ..self.clone() })
+        (self.kind != Kind::Edgevpn).then(|| Self { over: Over::Vxlan, ..self.clone() })
     }
 
     /// Only where a route of the host is all it takes.
@@ -84,8 +89,9 @@ impl Tool {
             Kind::Boringtun => "boringtun",
             Kind::Nebula => "nebula",
             Kind::Edgevpn => "edgevpn",
-            Kind::C3os => "c3os",
+            Kind::C3os => OURS,
         };
+        let name = self.label.as_deref().unwrap_or(name);
         let over = match self.over {
             Over::Plain => "",
             Over::Vxlan => "+vxlan",

@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::{identity::Identity, tunnel::REKEY_AFTER};
@@ -26,6 +27,8 @@ pub(super) struct Host {
     pub(super) number: u8,
     pub(super) plane: Arc<DataPlane>,
     pub(super) jobs: mpsc::UnboundedSender<Job>,
+    /// The data plane has said that it has to be started anew.
+    failed: Arc<Notify>,
 }
 
 /// A thread in a network namespace of its own.
@@ -154,7 +157,7 @@ pub(super) async fn connect(
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(here.set_overlay(&overlay)).expect("root may");
         });
-        (Host { id, number, plane, jobs: namespace.jobs }, events)
+        (Host { id, number, plane, jobs: namespace.jobs, failed: Arc::default() }, events)
     };
     let [a, b] = ends;
     let ((a, events_a), (b, events_b)) = (start(1, a), start(2, b));
@@ -170,11 +173,14 @@ pub(super) async fn connect(
         host.plane.set_routes(routes());
         host.plane.peers().await;
         let (me, plane, other) = (host.id, Arc::clone(&host.plane), Arc::clone(&other.plane));
+        let failed = Arc::clone(&host.failed);
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 if let DataPlaneEvent::HandshakeWanted { peer, ticket, message } = event {
                     let answer = other.handshake_request(me, message).await;
                     plane.handshake_answer(peer, ticket, Some(answer));
+                } else if matches!(event, DataPlaneEvent::Failed { .. }) {
+                    failed.notify_one();
                 }
             }
         });
@@ -316,6 +322,18 @@ async fn tcp_arrives_through_a_vxlan_in_super_packets() {
         }
     }
     through_a_vxlan(apart, false, "").await;
+}
+
+/// Whichever thread reads it, and whether or not there is traffic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interface_that_is_taken_away_is_noticed() {
+    for bulk in [0, 1_000_000] {
+        let Some([a, b]) = pair(Features::default(), 1500, REKEY_AFTER).await else { return };
+        tokio::task::block_in_place(|| transfer(&a, &b, overlay(2).into(), &noise(bulk)));
+        within(&a.jobs, || ip("link del tun1"));
+        let told = tokio::time::timeout(Duration::from_secs(10), a.failed.notified()).await;
+        assert!(told.is_ok(), "after {bulk} bytes");
+    }
 }
 
 /// Starts something that sends back what comes; gives its address.

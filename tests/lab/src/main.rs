@@ -60,7 +60,8 @@ Boots several c3os machines on this one, each with a network, processes and file
   cargo lab story NAME [--init ..] [--seed N]     what an operator would do, and what has to come of it; or `all`
   cargo demo [--once] [--output json] [--init ..] three machines become a cluster
   cargo verify [--only CHECK | --full [--part NAME]]
-  cargo mesh-bench [--tools A,B] [--rounds N] [--seconds N] [--quick] [--vxlan] [--pods] [--output json] [--binary FILE]
+  cargo mesh-bench [--tools A,B] [--rounds N] [--seconds N] [--quick] [--vxlan] [--pods] [--output json]
+                   [--binary FILE | NAME=FILE,..]
                                               throughput, latency and cost beside other tunnels
 
 Hosts are n1, n2, ... at 10.77.0.1, 10.77.0.2, ... Everything lies in target/lab, or where --dir says.

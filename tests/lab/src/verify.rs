@@ -119,6 +119,7 @@ const PARTS: &[Step] = &[
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "lease", check: Check::Lease },
     Step { name: "static", check: Check::Script("image/build-static") },
+    Step { name: "builds", check: Check::Script("image/compare-builds") },
     Step { name: "image", check: Check::Script("image/check-image") },
     Step { name: "qemu", check: Check::Cargo(&["run", "-q", "-p", "qemu"]) },
     Step { name: "bench", check: Check::LabReleased(&["bench", "--vxlan", "--pods", "--output", "json"]) },
