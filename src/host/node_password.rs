@@ -2,7 +2,7 @@
 //! after, so that nobody else takes the node's name ("Node password rejected"). `/etc` may be volatile, so it is kept
 //! with our own state, where `/etc/rancher/node` leads.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{HostError, Root};
 
@@ -11,14 +11,14 @@ const PLACE: &str = "/etc/rancher/node";
 /// Our name for it.
 const KEPT: &str = "node-password";
 
-/// Has k3s keep its password of this node over boots. A directory that is there already stays: it is that of an `/etc`
-/// that is kept itself.
+/// Has k3s keep its password of this node over boots. A directory that is there already, or that somebody else's link
+/// leads to, stays: it is kept by other means.
 ///
 /// # Errors
 /// [`HostError::File`].
 pub(super) fn keep(root: &Root) -> Result<(), HostError> {
     let place = root.path(PLACE);
-    if fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_dir()) {
+    if place.is_dir() {
         return Ok(());
     }
     root.make_dir(&root.state(KEPT), 0o700)?;
@@ -32,6 +32,8 @@ pub(super) fn places(root: &Root) -> [PathBuf; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
     use super::*;
 
     #[test]
@@ -57,5 +59,17 @@ mod tests {
         keep(&root).unwrap();
         assert_eq!(fs::read_to_string(root.path(PLACE).join("password")).unwrap(), "older");
         assert!(!root.state(KEPT).exists());
+    }
+
+    #[test]
+    fn somebody_elses_link_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        let theirs = root.path("/persistent/node");
+        fs::create_dir_all(&theirs).unwrap();
+        fs::create_dir_all(root.path("/etc/rancher")).unwrap();
+        symlink(&theirs, root.path(PLACE)).unwrap();
+        keep(&root).unwrap();
+        assert_eq!(fs::read_link(root.path(PLACE)).unwrap(), theirs);
     }
 }

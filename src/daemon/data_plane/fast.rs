@@ -58,18 +58,6 @@ pub(super) struct Worker<D> {
     pub(super) control: SyncSender<Input>,
 }
 
-impl<D> Clone for Worker<D> {
-    fn clone(&self) -> Self {
-        Self {
-            queue: self.queue,
-            device: Arc::clone(&self.device),
-            socket: Arc::clone(&self.socket),
-            shared: Arc::clone(&self.shared),
-            control: self.control.clone(),
-        }
-    }
-}
-
 impl<D: Device> Worker<D> {
     /// Interface to socket, whenever it is this thread's duty, until stopped.
     ///

@@ -169,7 +169,7 @@ pub struct DataPlane {
     inputs: SyncSender<Input>,
     threads: Vec<JoinHandle<()>>,
     gateways: Option<tokio::task::AbortHandle>,
-    deliver: Option<Deliver>,
+    deliver: Deliver,
     /// The tasks that write and read streams, the last of each kind for every neighbour.
     carriers: Mutex<BTreeMap<(NodeId, Direction), tokio::task::AbortHandle>>,
     interface: String,
@@ -243,45 +243,41 @@ impl DataPlane {
             counters,
         );
         let (inputs, received) = sync_channel(INPUTS);
+        let sockets: Vec<Arc<Socket>> = sockets.into_iter().map(Arc::new).collect();
+        let devices: Vec<Arc<D>> = devices.into_iter().map(Arc::new).collect();
+        let worker = |queue: usize| fast::Worker {
+            queue: queue as u8,
+            // With fewer device queues than sockets the last threads receive for the first device queue.
+            device: Arc::clone(&devices[queue % devices.len()]),
+            socket: Arc::clone(&sockets[queue]),
+            shared: Arc::clone(&shared),
+            control: inputs.clone(),
+        };
+        let first = worker(0);
         let mut plane = Self {
-            shared,
-            inputs,
+            shared: Arc::clone(&shared),
+            inputs: inputs.clone(),
             threads: Vec::new(),
             gateways: None,
-            deliver: None,
+            deliver: Arc::new(move |from, datagram: &mut [u8]| {
+                first.deliver(datagram, datagram.len().max(1), Endpoint::Stream(from));
+            }),
             carriers: Mutex::default(),
             interface: settings.interface,
             ports,
         };
-        let sockets: Vec<Arc<Socket>> = sockets.into_iter().map(Arc::new).collect();
-        let first = Arc::clone(&sockets[0]);
-        let shared = Arc::clone(&plane.shared);
+        let (socket, control) = (Arc::clone(&sockets[0]), Arc::clone(&shared));
         plane.spawn("dp-control".to_owned(), move || {
-            control::run(tunnel, &received, &events, &first, &shared)
+            control::run(tunnel, &received, &events, &socket, &control)
         })?;
-        let devices: Vec<Arc<D>> = devices.into_iter().map(Arc::new).collect();
-        for (queue, socket) in sockets.iter().enumerate() {
-            // With fewer device queues than sockets the last threads receive for the first device queue.
-            let device = &devices[queue % devices.len()];
-            let worker = fast::Worker {
-                queue: queue as u8,
-                device: Arc::clone(device),
-                socket: Arc::clone(socket),
-                shared: Arc::clone(&plane.shared),
-                control: plane.inputs.clone(),
-            };
-            if queue == 0 {
-                let worker = worker.clone();
-                plane.deliver = Some(Arc::new(move |from, datagram: &mut [u8]| {
-                    worker.deliver(datagram, datagram.len().max(1), Endpoint::Stream(from));
-                }));
-            }
+        for queue in 0..sockets.len() {
             let duty = (queue < devices.len()).then(Arc::<Duty>::default);
             if let Some(duty) = duty.clone() {
-                let (worker, its) = (worker.clone(), Arc::clone(&duty));
+                let (worker, its) = (worker(queue), Arc::clone(&duty));
                 let thread = plane.spawn(format!("dp-tx-{queue}"), move || worker.transmit(&its))?;
                 duty.introduce(thread);
             }
+            let worker = worker(queue);
             plane.spawn(format!("dp-rx-{queue}"), move || worker.receive(duty.as_deref()))?;
         }
         Ok((plane, daemon))
@@ -361,7 +357,7 @@ impl DataPlane {
     /// Takes the datagrams that `peer` sends through this stream, instead of those of its last one. Needs a tokio
     /// runtime.
     pub fn read_stream(&self, peer: NodeId, reader: PacketReader) {
-        let Some(deliver) = self.deliver.clone() else { return };
+        let deliver = Arc::clone(&self.deliver);
         let read = streams::read(reader, move |datagram| deliver(peer, datagram));
         self.carry(peer, Direction::In, read);
     }
