@@ -125,10 +125,10 @@ fn chosen(options: &Options) -> Result<(Vec<Tool>, Vec<Missing>)> {
     let mut tools = Vec::new();
     let mut missing = Vec::new();
     for name in names {
-        for build in builds(name, options.binary.as_deref()) {
-            match Tool::find(name, || product_binary(build.map(|(_, path)| path)))? {
+        for (label, binary) in builds(name, options.binary.as_deref()) {
+            match Tool::find(name, || product_binary(binary))? {
                 Ok(mut tool) => {
-                    tool.label = build.and_then(|(label, _)| label).map(str::to_owned);
+                    tool.label = label.map(str::to_owned);
                     tools.extend(options.vxlan.then(|| tool.through_vxlan()).flatten());
                     tools.extend(options.pods.then(|| tool.between_pods()).flatten());
                     tools.push(tool);
@@ -140,15 +140,16 @@ fn chosen(options: &Options) -> Result<(Vec<Tool>, Vec<Missing>)> {
     Ok((tools, missing))
 }
 
-/// The given builds of a tool, with their names if they have some; one that is to be made if none is given.
-fn builds<'a>(tool: &str, given: Option<&'a str>) -> Vec<Option<(Option<&'a str>, &'a str)>> {
+/// What to measure of a tool: names, if they have some, and programs, if they are given. The tool itself, or several
+/// builds of ours.
+fn builds<'a>(tool: &str, given: Option<&'a str>) -> Vec<(Option<&'a str>, Option<&'a str>)> {
     let named = |build: &'a str| match build.split_once('=') {
-        Some((name, path)) => (Some(name), path),
-        None => (None, build),
+        Some((name, path)) => (Some(name), Some(path)),
+        None => (None, Some(build)),
     };
     match given.filter(|_| tool == tunnels::OURS) {
-        Some(given) => given.split(',').map(|build| Some(named(build))).collect(),
-        None => vec![None],
+        Some(given) => given.split(',').map(named).collect(),
+        None => vec![(None, None)],
     }
 }
 
@@ -166,9 +167,9 @@ mod tests {
 
     #[test]
     fn builds_of_ours_are_told_apart_by_their_names() {
-        assert_eq!(builds("c3os", Some("/a")), [Some((None, "/a"))]);
-        assert_eq!(builds("c3os", Some("x=/a,y=/b")), [Some((Some("x"), "/a")), Some((Some("y"), "/b"))]);
-        assert_eq!(builds("nebula", Some("x=/a")), [None]);
-        assert_eq!(builds("c3os", None), [None]);
+        assert_eq!(builds("c3os", Some("/a")), [(None, Some("/a"))]);
+        assert_eq!(builds("c3os", Some("x=/a,y=/b")), [(Some("x"), Some("/a")), (Some("y"), Some("/b"))]);
+        assert_eq!(builds("nebula", Some("x=/a")), [(None, None)]);
+        assert_eq!(builds("c3os", None), [(None, None)]);
     }
 }

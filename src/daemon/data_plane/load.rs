@@ -15,13 +15,13 @@ use std::{
 /// So many packets at once are the beginning of more.
 pub(super) const BULK: u64 = 8;
 /// One thread does not keep up with more packets than this...
-const MANY: u64 = 500;
+const BUSY_PACKETS: u64 = 500;
 /// ... in this time: 50,000 a second.
-const SOON: Duration = Duration::from_millis(10);
+const BUSY_PERIOD: Duration = Duration::from_millis(10);
 /// Two threads are not worth it for fewer packets than this...
-const FEW: u64 = 1000;
+const QUIET_PACKETS: u64 = 1000;
 /// ... in this time: 10,000 a second.
-const LONG: Duration = Duration::from_millis(100);
+const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
 /// Decides, from what the threads have done.
 #[derive(Debug)]
@@ -43,14 +43,14 @@ impl Load {
         self.packets += packets;
         let time = now.saturating_duration_since(self.since);
         let over = if self.apart {
-            let over = time >= LONG;
+            let over = time >= QUIET_PERIOD;
             if over {
-                self.apart = self.packets + others() >= FEW;
+                self.apart = self.packets + others() >= QUIET_PACKETS;
             }
             over
         } else {
-            self.apart = packets >= BULK || self.packets >= MANY;
-            self.apart || time >= SOON
+            self.apart = packets >= BULK || self.packets >= BUSY_PACKETS;
+            self.apart || time >= BUSY_PERIOD
         };
         if over {
             (self.since, self.packets) = (now, 0);
@@ -128,10 +128,12 @@ mod tests {
         let mut load = Load::new(now);
         assert!(load.handle(BULK, || 0, now));
         // Sending alone keeps them apart as well.
-        assert!(load.handle(1, || FEW, now + LONG));
-        assert!(load.handle(1, || 0, now + LONG + MS), "too early to tell");
-        assert!(!load.handle(1, || 0, now + 2 * LONG));
-        let flood = (0..MANY).map(|_| load.handle(1, || 0, now + 2 * LONG + MS)).filter(|apart| *apart);
+        assert!(load.handle(1, || QUIET_PACKETS, now + QUIET_PERIOD));
+        assert!(load.handle(1, || 0, now + QUIET_PERIOD + MS), "too early to tell");
+        assert!(!load.handle(1, || 0, now + 2 * QUIET_PERIOD));
+        let flood = (0..BUSY_PACKETS)
+            .map(|_| load.handle(1, || 0, now + 2 * QUIET_PERIOD + MS))
+            .filter(|apart| *apart);
         assert!(flood.count() > 0);
     }
 }

@@ -1,5 +1,5 @@
-//! Mixed load for a long time through a router that loses and reorders, with a change of keys every five seconds. `cargo verify --full --part
-//! soak` runs it for ten minutes; `C3OS_SOAK_SECONDS` is for less.
+//! Mixed load for a long time through a router that loses and reorders, with a change of keys every five seconds. `cargo
+//! verify --full --part soak` runs it for ten minutes; `C3OS_SOAK_SECONDS` is for less.
 
 #![expect(clippy::disallowed_types, reason = "a router's sockets, not ours")]
 
