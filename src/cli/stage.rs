@@ -39,7 +39,7 @@ pub(super) struct Args {
 }
 
 /// The boot stages that concern us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Stage {
     /// Before the final root is put together, in the initramfs.
     Rootfs,
@@ -48,6 +48,14 @@ enum Stage {
     /// The service manager runs.
     Boot,
     /// The network is there, and datasources were read.
+    Network,
+}
+
+/// What has come up by a stage of the final root, where the configuration can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Up {
+    Root,
+    Services,
     Network,
 }
 
@@ -81,7 +89,7 @@ enum Step {
 }
 
 /// What a stage does. Pure.
-fn decide(stage: Stage, seen: &Seen) -> Vec<Step> {
+fn decide(up: Up, seen: &Seen) -> Vec<Step> {
     let wanted = match seen.mode {
         Mode::Recovery | Mode::AutoReset => return Vec::new(),
         Mode::Live if !seen.token => return Vec::new(),
@@ -90,20 +98,20 @@ fn decide(stage: Stage, seen: &Seen) -> Vec<Step> {
     let mut steps = Vec::new();
     // A live system leaves nothing behind, and its id is nobody's.
     if seen.mode == Mode::Installed {
-        steps.push(Step::MachineId { early: stage == Stage::Initramfs });
+        steps.push(Step::MachineId { early: up == Up::Root });
     }
     if wanted != seen.enabled {
         steps.push(Step::Enable(wanted));
     }
-    match stage {
-        Stage::Rootfs | Stage::Initramfs => {}
+    match up {
+        Up::Root => {}
         // Enabled before: the service manager starts it in its turn.
-        Stage::Boot => {
+        Up::Services => {
             if wanted && !seen.enabled && !seen.running {
                 steps.push(Step::Start);
             }
         }
-        Stage::Network => {
+        Up::Network => {
             if wanted && !seen.running {
                 steps.push(Step::Start);
             } else if seen.running && seen.changed {
@@ -127,26 +135,39 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// How many steps failed.
 fn carry_out(stage: Stage, root: &Root, services: &dyn Services, say: &mut dyn FnMut(&str)) -> usize {
+    match stage {
+        Stage::Rootfs => lay_out(root, say),
+        Stage::Initramfs => start_agent(Up::Root, root, services, say),
+        Stage::Boot => start_agent(Up::Services, root, services, say),
+        Stage::Network => start_agent(Up::Network, root, services, say),
+    }
+}
+
+/// In the initramfs, where nothing of the machine is there yet.
+fn lay_out(root: &Root, say: &mut dyn FnMut(&str)) -> usize {
+    match host::mode(root) {
+        Mode::Recovery | Mode::AutoReset | Mode::Live => 0,
+        Mode::Installed => host::keep_k3s_state(root).map_or_else(
+            |error| {
+                say(&error.to_string());
+                1
+            },
+            |_| 0,
+        ),
+    }
+}
+
+/// In the final root.
+fn start_agent(up: Up, root: &Root, services: &dyn Services, say: &mut dyn FnMut(&str)) -> usize {
     let mode = host::mode(root);
-    match (mode, stage) {
-        (Mode::Recovery | Mode::AutoReset, _) | (Mode::Live, Stage::Rootfs) => return 0,
-        // Nothing of the machine is there yet.
-        (Mode::Installed, Stage::Rootfs) => {
-            return host::keep_k3s_state(root).map_or_else(
-                |error| {
-                    say(&error.to_string());
-                    1
-                },
-                |_| 0,
-            );
-        }
-        (Mode::Live | Mode::Installed, Stage::Initramfs | Stage::Boot | Stage::Network) => {}
+    if matches!(mode, Mode::Recovery | Mode::AutoReset) {
+        return 0;
     }
     let loaded = host::load_config(root, mode, &[]);
     let config = &loaded.parsed.config;
-    let running = match stage {
-        Stage::Rootfs | Stage::Initramfs => false,
-        Stage::Boot | Stage::Network => services.status(AGENT).is_ok_and(|status| status.state.is_on()),
+    let running = match up {
+        Up::Root => false,
+        Up::Services | Up::Network => services.status(AGENT).is_ok_and(|status| status.state.is_on()),
     };
     let (changed, mut failures) = match loaded.is_news(root) {
         Ok(changed) => (changed, 0),
@@ -173,7 +194,7 @@ fn carry_out(stage: Stage, root: &Root, services: &dyn Services, say: &mut dyn F
         running,
         changed,
     };
-    for step in decide(stage, &seen) {
+    for step in decide(up, &seen) {
         if let Err(error) = take(step, root, services) {
             say(&error.to_string());
             failures += 1;

@@ -1,133 +1,42 @@
 //! The data plane's readers: what a stranger sends to its port, what a hostile member seals, what the kernel hands over.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use c3os::{
-    identity::{Identity, NodeId},
-    tunnel::{
-        Content, Counters, Cut, Encapsulation, Endpoint, Frame, Gso, HEADER, Joiner, META, Meta, Offloads,
-        Opener, PeerRoute, REKEY_AFTER, TAG, Table, Tunnel, TunnelEvent, TunnelSettings, VNET_HEADER,
-        VnetHeader, clamp_mss, too_big,
-    },
+use c3os::tunnel::{
+    Content, Cut, Encapsulation, Frame, Gso, HEADER, Joiner, META, Meta, Offloads, Opener, TAG, VNET_HEADER,
+    VnetHeader, clamp_mss, too_big,
 };
+use tunnels::{Node, settle};
 
 /// The longest IP packet.
 const LONGEST_PACKET: usize = 65_535;
 /// Bytes between an outer UDP header and the packet in a VXLAN.
 const VXLAN_AND_ETHERNET: u16 = 8 + 14;
 
-/// Two tunnels with a session, and what the first one's threads read.
-struct Pair {
-    tables: [Table; 2],
-    tunnels: [Tunnel; 2],
-    ids: [NodeId; 2],
-    now: Instant,
-}
-
-fn ip(number: usize) -> IpAddr {
-    IpAddr::from([192, 168, 0, number as u8 + 1])
-}
-
-fn address(number: usize) -> Endpoint {
-    Endpoint::Udp(SocketAddr::new(ip(number), 51900))
-}
-
-fn overlay(number: usize) -> IpAddr {
-    IpAddr::from([10, 1, 0, number as u8 + 1])
-}
-
-impl Pair {
-    fn new() -> Self {
-        let ids = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).id());
-        let now = Instant::now();
-        let tunnel = |number: usize| {
-            let settings = TunnelSettings {
-                me: ids[number],
-                psk: [9; 32].into(),
-                aes: true,
-                ports: vec![51900],
-                addresses: vec![ip(number)],
-                mtu: 1420,
-                rekey_after: REKEY_AFTER,
-            };
-            let mut tunnel = Tunnel::new(settings, [number as u8; 32], Arc::new(Counters::default()));
-            let other = 1 - number;
-            let route =
-                PeerRoute { id: ids[other], addresses: vec![overlay(other)], candidates: vec![ip(other)] };
-            tunnel.handle_routes(vec![route], now);
-            tunnel
-        };
-        let mut pair = Self { tables: Default::default(), tunnels: [tunnel(0), tunnel(1)], ids, now };
-        pair.tunnels[1].handle_packet(ids[0], vec![0; META + 20], now);
-        pair.settle();
-        pair
-    }
-
-    /// Carries handshakes and datagrams until nothing is under way.
-    fn settle(&mut self) {
-        loop {
-            let mut quiet = true;
-            for from in [0, 1] {
-                let to = 1 - from;
-                if let Some(table) = self.tunnels[from].poll_table() {
-                    self.tables[from] = table;
-                }
-                while let Some(event) = self.tunnels[from].poll_event() {
-                    if let TunnelEvent::HandshakeWanted { peer, ticket, message } = event {
-                        let answer = self.tunnels[to].handle_request(self.ids[from], &message, self.now);
-                        if let Some(table) = self.tunnels[to].poll_table() {
-                            self.tables[to] = table;
-                        }
-                        self.tunnels[from].handle_answer(peer, ticket, Some(&answer), self.now);
-                        quiet = false;
-                    }
-                }
-                while let Some((_, mut datagram)) = self.tunnels[from].poll_transmit() {
-                    self.now += Duration::from_millis(1);
-                    self.deliver(to, &mut datagram);
-                    quiet = false;
-                }
-            }
-            if quiet {
-                return;
-            }
-        }
-    }
-
-    fn deliver(&mut self, to: usize, datagram: &mut [u8]) {
-        let from = address(1 - to);
-        if let Some(table) = self.tunnels[to].poll_table() {
-            self.tables[to] = table;
-        }
-        let Ok(inbound) = Opener::new(&self.tables[to], from).open(datagram) else { return };
-        let session = Arc::clone(inbound.session);
-        if inbound.first {
-            self.tunnels[to].handle_confirmed(session.local(), from, self.now);
-        }
-        if let Content::Control(plaintext) = inbound.content {
-            self.tunnels[to].handle_control(&session, from, plaintext, self.now);
-        }
-    }
+/// Two nodes with a session, which the second one asked for.
+fn pair(now: &mut Instant) -> [Node; 2] {
+    let mut nodes = [1, 2].map(Node::new);
+    let [first, second] = &mut nodes;
+    first.tunnel.handle_routes(vec![second.route()], *now);
+    second.meet(first, now);
+    nodes
 }
 
 /// Bytes from the network, in three ways: as they are, as what a member seals into data, and as its control messages.
 pub fn take_datagram(bytes: &[u8]) {
-    let mut pair = Pair::new();
+    let mut now = Instant::now();
+    let [mut node, mut member] = pair(&mut now);
+    let from = member.endpoint();
     let mut raw = bytes.to_vec();
-    assert!(Opener::new(&pair.tables[0], address(1)).open(&mut raw).is_err(), "nobody has sealed this");
-    let session = pair.tables[1].peers()[0].sending.as_ref().map(|sending| Arc::clone(&sending.session));
-    let session = session.expect("there is a session");
+    assert!(Opener::new(&node.table, from).open(&mut raw).is_err(), "nobody has sealed this");
+    let session = member.session().map(Arc::clone).expect("there is a session");
     let mut opened: Vec<(Meta, Vec<u8>, u64)> = Vec::new();
     for piece in pieces(bytes) {
         let mut datagram = [&[0; HEADER], piece, &[0; TAG]].concat();
         if session.seal_data(0, &mut datagram).is_err() {
             return;
         }
-        let Ok(inbound) = Opener::new(&pair.tables[0], address(1)).open(&mut datagram) else { continue };
+        let Ok(inbound) = Opener::new(&node.table, from).open(&mut datagram) else { continue };
         let counter = inbound.header.counter;
         if let Content::Packet(meta, packet) = inbound.content {
             clamp_mss(packet, 1280, meta.partial_checksum);
@@ -146,14 +55,12 @@ pub fn take_datagram(bytes: &[u8]) {
         joiner.flush(&mut write);
     }
     for piece in pieces(bytes) {
-        let now = pair.now;
-        let known = pair.tables[0].peers()[0].sending.as_ref().map(|sending| Arc::clone(&sending.session));
-        if let Some(session) = known {
-            pair.tunnels[0].handle_control(&session, address(1), piece, now);
+        if let Some(session) = node.session().map(Arc::clone) {
+            node.tunnel.handle_control(&session, from, piece, now);
         }
-        pair.tunnels[0].handle_request(pair.ids[1], piece, now);
+        node.tunnel.handle_request(member.id, piece, now);
     }
-    pair.settle();
+    settle(&mut node, &mut member, &mut now);
 }
 
 /// What the kernel would have to take.

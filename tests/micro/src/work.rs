@@ -10,8 +10,9 @@ use c3os::tunnel::{
     VnetHeader,
 };
 use ipnet::{IpNet, Ipv4Net};
+use tunnels::overlay;
 
-use crate::hub::{Hub, overlay, places};
+use crate::hub::{Hub, places};
 
 /// Packets of a super-packet.
 pub const TRAIN: usize = 45;

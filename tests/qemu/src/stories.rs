@@ -36,6 +36,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("reboots", reboots),
     ("broken-config", broken_config),
     ("power-cuts", power_cuts),
+    ("founding-cuts", founding_cuts),
     ("recovery", recovery),
     ("clones", clones),
 ];
@@ -114,7 +115,7 @@ fn cluster(ground: &Ground, switch: &Switch) -> Result<Value> {
         [("master", "server", "--node-label=rack=one"), ("worker", "agent", "--node-label=rack=two")];
     let [(.., server), (.., agent)] = ARGUMENTS;
     let more = format!("k3s:\n  args: [\"{server}\"]\nk3s-agent:\n  args: [\"{agent}\"]\n");
-    let (mut machines, seconds) = ground.three("cluster", &more, switch)?;
+    let (mut machines, seconds) = ground.three(&ground.cidata("cluster", 3, &more)?, switch)?;
     let mut roles = Vec::new();
     let mut masters = Vec::new();
     let mut joined = Vec::new();
@@ -233,45 +234,114 @@ fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
     let mut machine = Machine::new(&ground.dir, switch, 2)?;
     let mut cluster: Option<String> = None;
     let mut founded = 0;
-    let mut random = ground.seed;
+    let mut chance = Chance(ground.seed);
     for cut in 1..=CUTS {
         if cut % PER_DISK == 1 {
             copy(&ground.disk, &machine.disk())?;
             cluster = None;
         }
-        // Numerical Recipes' generator: the moments are to be spread, not to be secret.
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let share = f64::from(u32::try_from(random >> 33)?) / f64::from(1u32 << 31);
+        let moment = whole.mul_f64(chance.share());
         machine.switch_on(boot)?;
-        std::thread::sleep(whole.mul_f64(share));
-        // Which cluster it is in, if it is so far: it must never be in another.
-        if machine.is_up()? {
-            let (_, text) = machine.try_exec("timeout 10 c3os status --output json 2>/dev/null")?;
-            let status: Value = serde_json::from_str(&text).unwrap_or_default();
-            founded += usize::from(one_cluster(&mut cluster, &status, cut)?);
-        }
-        machine.kill()?;
-        eprintln!("   cut {cut}, {:.0} s after power came", whole.mul_f64(share).as_secs_f64());
+        std::thread::sleep(moment);
+        founded += usize::from(cut_power(&mut machine, &mut cluster)?);
+        eprintln!("   cut {cut}, {:.0} s after power came", moment.as_secs_f64());
         if cut % PER_DISK != 0 {
             continue;
         }
         machine.boot(boot)?;
-        let status = settled(&mut machine, "has its role", has_role)?;
-        ensure!(one_cluster(&mut cluster, &status, cut)?, "it has a role and no cluster: {status}");
-        let left =
-            machine.exec("find /usr/local/.c3os /etc/rancher /oem -name '.*.new' -o -name '*.damaged-*'")?;
-        ensure!(left.is_empty(), "half written: {left}");
+        survived(&mut machine, &mut cluster)?;
         machine.kill()?;
     }
     Ok(json!({"cuts": CUTS, "cuts_after_founding": founded, "first_boot_seconds": whole.as_secs_f64()}))
 }
 
+/// Power fails on each of three machines while they boot for the first time and found; it always comes back to one cluster.
+fn founding_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
+    const ROUNDS: usize = 3;
+    let cidata = ground.cidata("founding-cuts", 3, "")?;
+    // How long until all have a role is how far the cuts reach.
+    let begin = Instant::now();
+    let (mut machines, _) = ground.three(&cidata, switch)?;
+    let whole = begin.elapsed();
+    let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
+    let mut founded = 0;
+    let mut chance = Chance(ground.seed);
+    for round in 1..=ROUNDS {
+        for machine in &mut machines {
+            machine.kill()?;
+            copy(&ground.disk, &machine.disk())?;
+        }
+        let mut cluster: Option<String> = None;
+        // In its first half a boot has not come to the mesh, and a cut there is one of `power_cuts`.
+        let mut cuts: Vec<(Duration, usize)> =
+            (0..machines.len()).map(|at| (whole.mul_f64(0.5 + chance.share() / 2.0), at)).collect();
+        cuts.sort();
+        let begin = Instant::now();
+        for machine in &mut machines {
+            machine.switch_on(boot)?;
+        }
+        for (moment, at) in cuts {
+            std::thread::sleep(moment.saturating_sub(begin.elapsed()));
+            let machine = &mut machines[at];
+            let knew = cut_power(machine, &mut cluster)?;
+            founded += usize::from(knew);
+            let (name, seconds) = (&machine.name, begin.elapsed().as_secs());
+            eprintln!(
+                "   round {round}: {name} cut after {seconds} s{}",
+                if knew { ", in a cluster" } else { "" }
+            );
+            machine.switch_on(boot)?;
+        }
+        let mut roles = Vec::new();
+        for machine in &mut machines {
+            roles.push(survived(machine, &mut cluster)?);
+        }
+        roles.sort();
+        ensure!(roles == ["master", "worker", "worker"], "round {round}: the roles are {roles:?}");
+    }
+    let cuts = ROUNDS * machines.len();
+    Ok(json!({"cuts": cuts, "cuts_after_founding": founded, "first_boot_seconds": whole.as_secs_f64()}))
+}
+
+/// Cuts a machine's power; whether it was in a cluster, which must never be another than the one `known`.
+fn cut_power(machine: &mut Machine, known: &mut Option<String>) -> Result<bool> {
+    let mut founded = false;
+    if machine.is_up()? {
+        let (_, text) = machine.try_exec("timeout 10 c3os status --output json 2>/dev/null")?;
+        founded = one_cluster(known, &serde_json::from_str(&text).unwrap_or_default())?;
+    }
+    machine.kill()?;
+    Ok(founded)
+}
+
+/// After cuts: the machine gets its role, in the one cluster there is, and nothing is half written. Gives the role.
+fn survived(machine: &mut Machine, known: &mut Option<String>) -> Result<String> {
+    let status = settled(machine, "has its role", has_role)?;
+    ensure!(one_cluster(known, &status)?, "{} has a role and no cluster: {status}", machine.name);
+    let left =
+        machine.exec("find /usr/local/.c3os /etc/rancher /oem -name '.*.new' -o -name '*.damaged-*'")?;
+    ensure!(left.is_empty(), "{}: half written: {left}", machine.name);
+    Ok(word(&status["role"]["applied"]))
+}
+
 /// Whether a status names a cluster; an error if it is another one than was known.
-fn one_cluster(known: &mut Option<String>, status: &Value, cut: u64) -> Result<bool> {
+fn one_cluster(known: &mut Option<String>, status: &Value) -> Result<bool> {
     let Some(id) = status["cluster"]["id"].as_str() else { return Ok(false) };
     let known = known.get_or_insert_with(|| id.to_owned());
-    ensure!(known == id, "after cut {cut} it is another cluster: {known}, now {id}");
+    ensure!(known == id, "a second cluster: {known} was known, this machine is in {id}");
     Ok(true)
+}
+
+/// Numbers spread evenly, the same for one seed: Knuth's generator, as in his MMIX.
+struct Chance(u64);
+
+impl Chance {
+    /// From 0 to 1.
+    fn share(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // As many bits as a float keeps.
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 /// The entry for recovery runs nothing of ours, and leaves the machine what it was; a reset makes it another one.
@@ -391,12 +461,11 @@ impl Ground {
     }
 
     /// Three installed machines that have their roles; and the seconds from when the last was up.
-    fn three(&self, name: &str, more: &str, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
-        let cidata = self.cidata(name, 3, more)?;
+    fn three(&self, cidata: &Path, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
         let mut machines = Vec::new();
         for number in 1..=3 {
             let mut machine = self.installed(switch, number)?;
-            machine.switch_on(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
+            machine.switch_on(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(cidata) })?;
             machines.push(machine);
         }
         for machine in &mut machines {

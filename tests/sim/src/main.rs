@@ -6,6 +6,7 @@
 
 mod api;
 mod errors;
+mod faults;
 mod gates;
 mod host;
 mod invariant;
@@ -30,11 +31,12 @@ use std::{
 };
 
 use c3os::election::Role;
+use faults::Action;
 use host::Host;
 use invariant::Watch;
 use schedule::{Plot, Schedule};
 use serde::Serialize;
-use world::{Action, World};
+use world::World;
 
 /// How long after the last fault everything has to be as it shall be.
 const SETTLED_WITHIN: Duration = Duration::from_secs(180);

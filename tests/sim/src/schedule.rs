@@ -17,8 +17,9 @@ use rand::{
 };
 
 use crate::{
+    faults::Action,
     host::{AfterCrash, Carried, Host},
-    world::{Action, Weather, World},
+    world::{Weather, World},
 };
 
 /// What a schedule is about, besides its faults.

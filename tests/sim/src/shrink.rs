@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{run, world::Action};
+use crate::{faults::Action, run};
 
 /// What of `story`, besides `without`, can be left out so that the seed still fails.
 pub fn shrink(
