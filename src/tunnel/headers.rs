@@ -13,8 +13,10 @@ use super::{
 /// options.
 pub(super) const MAX_HEADERS: usize = 60 + 8 + 8 + 22 + 120;
 
-/// TCP's FIN and PSH: only the last packet of a train has them.
-const LAST_FLAGS: u8 = 0x09;
+/// TCP's FIN.
+const FIN: u8 = 0x01;
+/// TCP's FIN and PSH: of a super-packet's packets only the last one has them.
+const LAST_FLAGS: u8 = FIN | 0x08;
 /// TCP's CWR: only the first one has it.
 const FIRST_FLAGS: u8 = 0x80;
 
@@ -121,7 +123,9 @@ impl Headers {
                     equal(start + 8..start + 13)
                         && equal(start + 14..start + 16)
                         && equal(start + 18..inner.payload)
-                        && flags & LAST_FLAGS == 0
+                        // Not at PSH: it says "do not wait for more", and nobody waits here. Linux puts it on every
+                        // super-packet of a bulk transfer.
+                        && flags & FIN == 0
                         && flags | LAST_FLAGS == other | LAST_FLAGS
                         && sequence(inner, next) == sequence(inner, first).wrapping_add(payload as u32)
                 }

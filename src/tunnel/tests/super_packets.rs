@@ -316,6 +316,23 @@ fn single_packets_of_one_flow_that_follow_each_other_are_joined() {
 }
 
 #[test]
+fn a_push_does_not_part_what_came_in_one_train_and_nothing_follows_the_end() {
+    for (v6, flags, frames) in [(false, 0x18, 1), (true, 0x18, 1), (false, 0x11, 2)] {
+        let (header, first) = super_packet(v6, true, 100, 300, flags);
+        let (_, mut second) = super_packet(v6, true, 100, 250, 0x10);
+        let sequence = Layout::of(&first).expect("TCP").sequence();
+        second[sequence].copy_from_slice(&0xffff_f12c_u32.to_be_bytes());
+        let mut packets = [cut(&header, &first), cut(&header, &second)].concat();
+        let joined = join(&mut packets, &[1, 2, 3, 4, 5, 6], ALL);
+        assert_eq!(joined.len(), frames);
+        let (vnet, packet) = &joined[0];
+        let layout = Layout::of(packet).expect("TCP");
+        assert_eq!((vnet.gso_size, packet[layout.flags()]), (100, flags));
+        assert_eq!(packet.len() - layout.payload, if frames == 1 { 550 } else { 300 });
+    }
+}
+
+#[test]
 fn packets_of_two_flows_are_not_joined() {
     let (header, packet) = super_packet(false, true, 100, 400, 0x10);
     let mut packets = cut(&header, &packet);
