@@ -318,6 +318,7 @@ fn cut_power(machine: &mut Machine, known: &mut Option<String>) -> Result<bool> 
 fn survived(machine: &mut Machine, known: &mut Option<String>) -> Result<String> {
     let status = settled(machine, "has its role", has_role)?;
     ensure!(one_cluster(known, &status)?, "{} has a role and no cluster: {status}", machine.name);
+    machine.exec("c3os wait k3s --timeout 240")?;
     let left =
         machine.exec("find /usr/local/.c3os /etc/rancher /oem -name '.*.new' -o -name '*.damaged-*'")?;
     ensure!(left.is_empty(), "{}: half written: {left}", machine.name);
@@ -402,6 +403,7 @@ fn clones(ground: &Ground, switch: &Switch) -> Result<Value> {
     clone.boot(boot)?;
     machine.wait_up()?;
     let other = settled(&mut clone, "sees the first", |status| live_others(status) == 1)?;
+    settled(&mut machine, "sees the other", |status| live_others(status) == 1)?;
     ensure!(kept == Kept::of(&mut machine)?, "the first is another machine now");
     ensure!(other["node"]["id"] != kept.id.as_str(), "both have one identity");
     ensure!(other["node"]["ipv4"] != kept.ipv4.as_str(), "both have one address");
