@@ -62,7 +62,8 @@ enum Up {
 /// What is known when a stage begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
-    mode: Mode,
+    /// Nothing of this system is there after it is switched off.
+    live: bool,
     /// The configuration gives the agent something to do, or something to complain about.
     wanted: bool,
     /// A token is written down.
@@ -90,14 +91,14 @@ enum Step {
 
 /// What a stage does. Pure.
 fn decide(up: Up, seen: &Seen) -> Vec<Step> {
-    let wanted = match seen.mode {
-        Mode::Recovery | Mode::AutoReset => return Vec::new(),
-        Mode::Live if !seen.token => return Vec::new(),
-        Mode::Live | Mode::Installed => seen.wanted,
-    };
+    let wanted = seen.wanted;
     let mut steps = Vec::new();
-    // A live system leaves nothing behind, and its id is nobody's.
-    if seen.mode == Mode::Installed {
+    if seen.live {
+        // It leaves nothing behind, and its id is nobody's.
+        if !seen.token {
+            return steps;
+        }
+    } else {
         steps.push(Step::MachineId { early: up == Up::Root });
     }
     if wanted != seen.enabled {
@@ -137,9 +138,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn carry_out(stage: Stage, root: &Root, services: &dyn Services, say: &mut dyn FnMut(&str)) -> usize {
     match stage {
         Stage::Rootfs => lay_out(root, say),
-        Stage::Initramfs => start_agent(Up::Root, root, services, say),
-        Stage::Boot => start_agent(Up::Services, root, services, say),
-        Stage::Network => start_agent(Up::Network, root, services, say),
+        Stage::Initramfs => configure(Up::Root, root, services, say),
+        Stage::Boot => configure(Up::Services, root, services, say),
+        Stage::Network => configure(Up::Network, root, services, say),
     }
 }
 
@@ -157,12 +158,14 @@ fn lay_out(root: &Root, say: &mut dyn FnMut(&str)) -> usize {
     }
 }
 
-/// In the final root.
-fn start_agent(up: Up, root: &Root, services: &dyn Services, say: &mut dyn FnMut(&str)) -> usize {
+/// In the final root: machine id and agent as the configuration has them.
+fn configure(up: Up, root: &Root, services: &dyn Services, say: &mut dyn FnMut(&str)) -> usize {
     let mode = host::mode(root);
-    if matches!(mode, Mode::Recovery | Mode::AutoReset) {
-        return 0;
-    }
+    let live = match mode {
+        Mode::Recovery | Mode::AutoReset => return 0,
+        Mode::Live => true,
+        Mode::Installed => false,
+    };
     let loaded = host::load_config(root, mode, &[]);
     let config = &loaded.parsed.config;
     let running = match up {
@@ -183,7 +186,7 @@ fn start_agent(up: Up, root: &Root, services: &dyn Services, say: &mut dyn FnMut
         }
     }
     let seen = Seen {
-        mode,
+        live,
         wanted: config.network_token.is_some()
             || config.k3s.enabled
             || config.k3s_agent.enabled

@@ -10,6 +10,7 @@
 mod machine;
 mod net;
 mod port;
+mod power;
 mod run;
 mod seed;
 mod stories;

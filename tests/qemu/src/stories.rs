@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::machine::{BOOT, Boot, Firmware, Machine};
 use crate::net::Switch;
+use crate::power::{founding_cuts, power_cuts};
 use crate::run::run;
 use crate::seed;
 
@@ -215,136 +216,6 @@ fn broken_config(ground: &Ground, switch: &Switch) -> Result<Value> {
     Ok(json!({}))
 }
 
-/// Power fails at random moments of the first boot and of founding; it always comes back to one cluster.
-fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
-    const CUTS: u64 = 20;
-    // So many cuts hit one disk before it is looked at, and the next one is new: its first boot and its founding are
-    // what the cuts are for.
-    const PER_DISK: u64 = 4;
-    let cidata = ground.cidata("power-cuts", 1, "")?;
-    let mut machine = ground.installed(switch, 1)?;
-    let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
-    // How long until there is a role is how far the cuts reach.
-    let begin = Instant::now();
-    machine.boot(boot)?;
-    Kept::of(&mut machine)?;
-    let whole = begin.elapsed();
-    machine.kill()?;
-    drop(machine);
-    let mut machine = Machine::new(&ground.dir, switch, 2)?;
-    let mut cluster: Option<String> = None;
-    let mut founded = 0;
-    let mut chance = Chance(ground.seed);
-    for cut in 1..=CUTS {
-        if cut % PER_DISK == 1 {
-            copy(&ground.disk, &machine.disk())?;
-            cluster = None;
-        }
-        let moment = whole.mul_f64(chance.share());
-        machine.switch_on(boot)?;
-        std::thread::sleep(moment);
-        founded += usize::from(cut_power(&mut machine, &mut cluster)?);
-        eprintln!("   cut {cut}, {:.0} s after power came", moment.as_secs_f64());
-        if cut % PER_DISK != 0 {
-            continue;
-        }
-        machine.boot(boot)?;
-        survived(&mut machine, &mut cluster)?;
-        machine.kill()?;
-    }
-    Ok(json!({"cuts": CUTS, "cuts_after_founding": founded, "first_boot_seconds": whole.as_secs_f64()}))
-}
-
-/// Power fails on each of three machines while they boot for the first time and found; it always comes back to one cluster.
-fn founding_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
-    const ROUNDS: usize = 3;
-    let cidata = ground.cidata("founding-cuts", 3, "")?;
-    // How long until all have a role is how far the cuts reach.
-    let begin = Instant::now();
-    let (mut machines, _) = ground.three(&cidata, switch)?;
-    let whole = begin.elapsed();
-    let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
-    let mut founded = 0;
-    let mut chance = Chance(ground.seed);
-    for round in 1..=ROUNDS {
-        for machine in &mut machines {
-            machine.kill()?;
-            copy(&ground.disk, &machine.disk())?;
-        }
-        let mut cluster: Option<String> = None;
-        // In its first half a boot has not come to the mesh, and a cut there is one of `power_cuts`.
-        let mut cuts: Vec<(Duration, usize)> =
-            (0..machines.len()).map(|at| (whole.mul_f64(0.5 + chance.share() / 2.0), at)).collect();
-        cuts.sort();
-        let begin = Instant::now();
-        for machine in &mut machines {
-            machine.switch_on(boot)?;
-        }
-        for (moment, at) in cuts {
-            std::thread::sleep(moment.saturating_sub(begin.elapsed()));
-            let machine = &mut machines[at];
-            let knew = cut_power(machine, &mut cluster)?;
-            founded += usize::from(knew);
-            let (name, seconds) = (&machine.name, begin.elapsed().as_secs());
-            eprintln!(
-                "   round {round}: {name} cut after {seconds} s{}",
-                if knew { ", in a cluster" } else { "" }
-            );
-            machine.switch_on(boot)?;
-        }
-        let mut roles = Vec::new();
-        for machine in &mut machines {
-            roles.push(survived(machine, &mut cluster)?);
-        }
-        roles.sort();
-        ensure!(roles == ["master", "worker", "worker"], "round {round}: the roles are {roles:?}");
-    }
-    let cuts = ROUNDS * machines.len();
-    Ok(json!({"cuts": cuts, "cuts_after_founding": founded, "first_boot_seconds": whole.as_secs_f64()}))
-}
-
-/// Cuts a machine's power; whether it was in a cluster, which must never be another than the one `known`.
-fn cut_power(machine: &mut Machine, known: &mut Option<String>) -> Result<bool> {
-    let mut founded = false;
-    if machine.is_up()? {
-        let (_, text) = machine.try_exec("timeout 10 c3os status --output json 2>/dev/null")?;
-        founded = one_cluster(known, &serde_json::from_str(&text).unwrap_or_default())?;
-    }
-    machine.kill()?;
-    Ok(founded)
-}
-
-/// After cuts: the machine gets its role, in the one cluster there is, and nothing is half written. Gives the role.
-fn survived(machine: &mut Machine, known: &mut Option<String>) -> Result<String> {
-    let status = settled(machine, "has its role", has_role)?;
-    ensure!(one_cluster(known, &status)?, "{} has a role and no cluster: {status}", machine.name);
-    machine.exec("c3os wait k3s --timeout 240")?;
-    let left =
-        machine.exec("find /usr/local/.c3os /etc/rancher /oem -name '.*.new' -o -name '*.damaged-*'")?;
-    ensure!(left.is_empty(), "{}: half written: {left}", machine.name);
-    Ok(word(&status["role"]["applied"]))
-}
-
-/// Whether a status names a cluster; an error if it is another one than was known.
-fn one_cluster(known: &mut Option<String>, status: &Value) -> Result<bool> {
-    let Some(id) = status["cluster"]["id"].as_str() else { return Ok(false) };
-    let known = known.get_or_insert_with(|| id.to_owned());
-    ensure!(known == id, "a second cluster: {known} was known, this machine is in {id}");
-    Ok(true)
-}
-
-/// Numbers spread evenly, the same for one seed: Knuth's generator, as in his MMIX.
-struct Chance(u64);
-
-impl Chance {
-    /// From 0 to 1.
-    fn share(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // As many bits as a float keeps.
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
 /// The entry for recovery runs nothing of ours, and leaves the machine what it was; a reset makes it another one.
 fn recovery(ground: &Ground, switch: &Switch) -> Result<Value> {
     let cidata = ground.cidata("recovery", 1, "")?;
@@ -423,7 +294,7 @@ fn clones(ground: &Ground, switch: &Switch) -> Result<Value> {
 
 /// What a machine is for life.
 #[derive(Debug, PartialEq, Eq)]
-struct Kept {
+pub struct Kept {
     id: String,
     ipv4: String,
     role: String,
@@ -432,7 +303,7 @@ struct Kept {
 
 impl Kept {
     /// Waits for the role, then asks.
-    fn of(machine: &mut Machine) -> Result<Self> {
+    pub fn of(machine: &mut Machine) -> Result<Self> {
         let status = settled(machine, "has its role", has_role)?;
         Ok(Self {
             id: word(&status["node"]["id"]),
@@ -445,7 +316,7 @@ impl Kept {
 
 impl Ground {
     /// A drive with one config.yaml for `nodes` machines.
-    fn cidata(&self, name: &str, nodes: usize, more: &str) -> Result<PathBuf> {
+    pub fn cidata(&self, name: &str, nodes: usize, more: &str) -> Result<PathBuf> {
         let binary = self.binary.to_string_lossy();
         let mut config = run(&binary, &["create-config", "--nodes", &nodes.to_string()])?;
         config += "  discovery:\n    dht: false\n";
@@ -456,14 +327,14 @@ impl Ground {
     }
 
     /// A machine with the installed disk, not booted yet.
-    fn installed(&self, switch: &Switch, number: u8) -> Result<Machine> {
+    pub fn installed(&self, switch: &Switch, number: u8) -> Result<Machine> {
         let machine = Machine::new(&self.dir, switch, number)?;
         copy(&self.disk, &machine.disk())?;
         Ok(machine)
     }
 
     /// Three installed machines that have their roles; and the seconds from when the last was up.
-    fn three(&self, cidata: &Path, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
+    pub fn three(&self, cidata: &Path, switch: &Switch) -> Result<(Vec<Machine>, f64)> {
         let mut machines = Vec::new();
         for number in 1..=3 {
             let mut machine = self.installed(switch, number)?;
@@ -482,7 +353,7 @@ impl Ground {
 }
 
 /// Asks a machine for its status until `wanted` holds of it.
-fn settled(machine: &mut Machine, words: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+pub fn settled(machine: &mut Machine, words: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     let end = Instant::now() + BOOT;
     let mut last = Value::Null;
     while Instant::now() < end {
@@ -537,7 +408,7 @@ fn only_mesh_ports(listeners: &str) -> Result<()> {
     Ok(())
 }
 
-fn has_role(status: &Value) -> bool {
+pub fn has_role(status: &Value) -> bool {
     status["role"]["assigned"].is_string() && status["role"]["assigned"] == status["role"]["applied"]
 }
 
@@ -546,7 +417,7 @@ fn live_others(status: &Value) -> usize {
     members.filter(|member| member["live"] == true && member["id"] != status["node"]["id"]).count()
 }
 
-fn word(value: &Value) -> String {
+pub fn word(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
@@ -556,7 +427,7 @@ fn off(machine: &mut Machine) -> Result<()> {
 }
 
 /// A sparse copy.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let _ = fs::remove_file(to);
     run("cp", &["--sparse=always", &from.to_string_lossy(), &to.to_string_lossy()]).map(drop)
 }
