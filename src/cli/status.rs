@@ -6,10 +6,7 @@ use super::{
     ask::Api,
     output::{Output, Tone, coloured, plain, table},
 };
-use crate::{
-    election::Role,
-    node::snapshot::{Member, RoleState, Severity, Snapshot},
-};
+use crate::node::snapshot::{Member, RoleState, Severity, Snapshot};
 
 /// Shows this machine, its cluster, who else is there, and what is wrong.
 #[derive(Debug, clap::Args)]
@@ -55,16 +52,15 @@ fn role(role: &RoleState, observer: bool) -> String {
         (Some(unit), Some(state)) => format!("; {} is {}", plain(unit), plain(state)),
         (Some(_), None) | (None, _) => String::new(),
     };
-    let word = |role: Role| role.to_string();
     let sentence = match (role.assigned, role.applied) {
         (None, None) if observer => "none: on the mesh only".to_owned(),
         (None, None) => "none yet".to_owned(),
-        (Some(assigned), Some(applied)) if assigned == applied => format!("{assigned}, applied{unit}"),
-        (Some(assigned), applied) => {
-            let now = applied.map_or_else(|| "nothing".to_owned(), word);
-            format!("{assigned}, not applied yet; applied is {now}{unit}")
+        (Some(assigned), _) if role.in_place => format!("{assigned}, applied{unit}"),
+        (Some(assigned), Some(applied)) if assigned != applied => {
+            format!("{assigned}, not applied yet; applied is {applied}{unit}")
         }
-        (None, Some(applied)) => format!("{applied}, as applied before{unit}"),
+        (Some(assigned), None) => format!("{assigned}, not applied yet; applied is nothing{unit}"),
+        (_, Some(applied)) => format!("{applied}, as applied before{unit}"),
     };
     match &role.message {
         Some(message) => format!("{sentence}\n         {}", plain(message)),
@@ -111,7 +107,7 @@ pub(super) fn name(member: &Member, members: &[Member]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{identity::NodeId, node::snapshot::Problem};
+    use crate::{election::Role, identity::NodeId, node::snapshot::Problem};
 
     fn member(byte: u8, name: &str) -> Member {
         Member {
@@ -163,5 +159,7 @@ mod tests {
             role(&state, false),
             "master, not applied yet; applied is nothing\n         k3s is not installed"
         );
+        let kept = RoleState { applied: Some(Role::Server), message: None, ..state };
+        assert_eq!(role(&kept, false), "master, as applied before");
     }
 }

@@ -39,14 +39,11 @@ impl What {
     /// None: it is there. Else what is missing.
     fn missing(self, snapshot: &Snapshot) -> Option<String> {
         let role = &snapshot.role;
-        let unapplied = match (role.assigned, role.applied) {
-            (Some(assigned), Some(applied)) if assigned == applied => None,
-            (Some(assigned), _) => Some(match &role.message {
-                Some(message) => format!("the role {assigned} to be applied: {message}"),
-                None => format!("the role {assigned} to be applied"),
-            }),
-            (None, _) => Some(format!("a role: {}", snapshot.cluster.message)),
-        };
+        let unapplied = (!role.in_place).then(|| match (role.assigned, &role.message) {
+            (Some(assigned), Some(message)) => format!("the role {assigned} to be applied: {message}"),
+            (Some(assigned), None) => format!("the role {assigned} to be applied"),
+            (None, _) => format!("a role: {}", snapshot.cluster.message),
+        });
         match self {
             Self::Address => snapshot
                 .node
@@ -123,13 +120,14 @@ mod tests {
         assert!(What::Role.missing(&snapshot).unwrap().starts_with("a role"));
         snapshot.role = RoleState {
             assigned: Some(Role::Server),
-            applied: Some(Role::Worker),
+            // As an earlier run left it: a boot may have emptied what it wrote.
+            applied: Some(Role::Server),
             unit: Some("k3s".to_owned()),
             unit_state: Some("activating".to_owned()),
             ..RoleState::default()
         };
         assert!(What::Role.missing(&snapshot).unwrap().contains("master"));
-        snapshot.role.applied = Some(Role::Server);
+        snapshot.role.in_place = true;
         assert_eq!(What::Role.missing(&snapshot), None);
         assert_eq!(What::K3s.missing(&snapshot).unwrap(), "k3s to run; it is activating");
         snapshot.role.unit_state = Some("active".to_owned());

@@ -114,6 +114,8 @@ struct Seen {
     discovery_exhausted: bool,
     candidates: Vec<std::net::SocketAddr>,
     applied: Option<crate::k3s::Applied>,
+    /// `applied` is of this run, not kept from an earlier one.
+    applied_now: bool,
     not_applied: Option<String>,
     /// What the role could do better with, though it is applied.
     lacking: Vec<String>,
@@ -257,6 +259,7 @@ impl Node {
             Observed::Applied(applied) => {
                 self.seen.not_applied = None;
                 self.seen.applied = Some(applied);
+                self.seen.applied_now = true;
             }
             Observed::Day(day) => self.handle_day(day),
             Observed::TokensKept => self.handle_tokens_kept(),

@@ -24,14 +24,18 @@ impl Node {
             .map(|(id, facts)| self.member(id, facts.machine.as_ref(), &members, &assignments))
             .collect();
         let own = shown.iter().position(|member| member.id == self.id()).map(|at| shown[at].clone());
+        let assigned = assignments.get(&self.id()).map(|assignment| assignment.role);
+        let applied = self.seen.applied.as_ref().map(|applied| applied.role);
+        let whole = self.seen.applied_now && self.seen.not_applied.is_none();
         shown.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         Snapshot {
             node: own.unwrap_or_else(|| self.member(self.id(), None, &members, &assignments)),
             cluster: self.cluster(),
             role: snapshot::RoleState {
                 setting: self.settings.config.role,
-                assigned: assignments.get(&self.id()).map(|assignment| assignment.role),
-                applied: self.seen.applied.as_ref().map(|applied| applied.role),
+                assigned,
+                applied,
+                in_place: whole && assigned.is_some() && assigned == applied,
                 unit: self.seen.unit.as_ref().map(|(name, _)| name.clone()),
                 unit_state: self.seen.unit.as_ref().map(|(_, state)| state.clone()),
                 message: self.seen.not_applied.clone(),

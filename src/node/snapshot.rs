@@ -218,6 +218,9 @@ pub struct RoleState {
     pub assigned: Option<Role>,
     /// What was last applied to this machine, with success.
     pub applied: Option<Role>,
+    /// The assigned role is applied, wholly, and was so at a look since the agent started: files that a boot emptied
+    /// are back.
+    pub in_place: bool,
     /// The k3s unit of the role.
     pub unit: Option<String>,
     /// The service manager's word for that unit's state.

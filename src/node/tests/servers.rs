@@ -160,6 +160,25 @@ fn all_restart_in_any_order_and_nothing_changes() {
 }
 
 #[test]
+fn a_role_is_in_place_once_it_was_looked_at_in_this_run() {
+    let mut world = World::new(vec![config(); 2]);
+    world.run(MINUTE);
+    for n in 0..2 {
+        assert!(world.snapshot(n).role.in_place);
+        world.kill(n);
+        world.start(n);
+        let role = world.snapshot(n).role;
+        assert!(role.applied.is_some() && role.applied == role.assigned && !role.in_place, "{role:?}");
+    }
+    world.run(MINUTE);
+    for n in 0..2 {
+        assert!(world.snapshot(n).role.in_place);
+        world.observe(n, Observed::NotApplied("its disk is full".to_owned()));
+        assert!(!world.snapshot(n).role.in_place);
+    }
+}
+
+#[test]
 fn a_dead_server_is_replaced_only_when_asked_for_and_only_with_the_majority() {
     let mut world = World::new(vec![with_replacement(300); 7]);
     world.run(2 * MINUTE);

@@ -88,7 +88,7 @@ fn view(node: &str, status: Option<&Status>) -> String {
     let Some(status) = status else { return format!("{node}: its agent does not answer") };
     let role = match (&status.assigned, &status.applied) {
         (None, _) => "no role".to_owned(),
-        (Some(assigned), Some(applied)) if assigned == applied => assigned.clone(),
+        (Some(assigned), _) if status.in_place => assigned.clone(),
         (Some(assigned), applied) => {
             format!("{assigned} (applied: {})", applied.as_deref().unwrap_or("none"))
         }

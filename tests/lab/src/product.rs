@@ -104,6 +104,8 @@ pub struct Status {
     pub assigned: Option<String>,
     /// What this machine has applied.
     pub applied: Option<String>,
+    /// The decided role is applied, and was seen to be so since the agent started.
+    pub in_place: bool,
     pub unit: Option<String>,
     pub unit_state: Option<String>,
     pub members: Vec<Member>,
@@ -145,6 +147,7 @@ impl Status {
             servers: cluster["servers"].as_array().into_iter().flatten().filter_map(word).collect(),
             assigned: word(&role["assigned"]),
             applied: word(&role["applied"]),
+            in_place: role["in_place"] == true,
             unit: word(&role["unit"]),
             unit_state: word(&role["unit_state"]),
             members: members
@@ -169,9 +172,9 @@ impl Status {
         })
     }
 
-    /// The role is decided and applied.
+    /// The role is decided, and applied in this life of the agent.
     pub fn settled(&self) -> bool {
-        self.assigned.is_some() && self.assigned == self.applied
+        self.in_place
     }
 
     /// Members that are reachable now, this one not counted.
@@ -194,7 +197,7 @@ mod tests {
     fn a_status_is_read_as_the_product_prints_it() {
         let text = r#"{"node":{"id":"12D3a","name":"n1","ipv4":"10.1.0.9","ipv6":"fd00::1"},
             "cluster":{"state":"founded","message":"","id":"c1","founder":"12D3a"},
-            "role":{"setting":"auto","assigned":"master","applied":"master","unit":"k3s","unit_state":"active"},
+            "role":{"setting":"auto","assigned":"master","applied":"master","in_place":true,"unit":"k3s","unit_state":"active"},
             "members":[{"id":"12D3a","name":"n1","live":true,"role":"master","ipv4":"10.1.0.9"},
                 {"id":"12D3b","name":"n2","live":true,"role":"worker","ipv4":null}],
             "problems":[{"severity":"warning","what":"no k3s","fix":"install it"}],

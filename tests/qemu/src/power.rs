@@ -16,10 +16,11 @@ pub fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
     // So many cuts hit one disk before it is looked at, and the next one is new: its first boot and its founding are
     // what the cuts are for.
     const PER_DISK: u64 = 4;
+    // Cuts reach to half as long again as it takes until there is a role: some hit a founded machine.
+    const REACH: f64 = 1.5;
     let cidata = ground.cidata("power-cuts", 1, "")?;
     let mut machine = ground.installed(switch, 1)?;
     let boot = Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) };
-    // How long until there is a role is how far the cuts reach.
     let begin = Instant::now();
     machine.boot(boot)?;
     Kept::of(&mut machine)?;
@@ -35,7 +36,7 @@ pub fn power_cuts(ground: &Ground, switch: &Switch) -> Result<Value> {
             copy(&ground.disk, &machine.disk())?;
             cluster = None;
         }
-        let moment = whole.mul_f64(random.random::<f64>());
+        let moment = whole.mul_f64(REACH * random.random::<f64>());
         machine.switch_on(boot)?;
         std::thread::sleep(moment);
         founded += usize::from(cut_power(&mut machine, &mut cluster)?);

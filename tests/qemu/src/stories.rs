@@ -166,6 +166,7 @@ fn reboots(ground: &Ground, switch: &Switch) -> Result<Value> {
     let mut stage_ms = Vec::new();
     for boot in 1..=5 {
         machine.boot(Boot { firmware: Firmware::Bios, medium: None, cidata: Some(&cidata) })?;
+        machine.exec("c3os wait role --timeout 240 && test -s /etc/rancher/node/password")?;
         let kept = Kept::of(&mut machine)?;
         match &first {
             None => first = Some(kept),
@@ -409,7 +410,7 @@ fn only_mesh_ports(listeners: &str) -> Result<()> {
 }
 
 pub fn has_role(status: &Value) -> bool {
-    status["role"]["assigned"].is_string() && status["role"]["assigned"] == status["role"]["applied"]
+    status["role"]["in_place"] == true
 }
 
 fn live_others(status: &Value) -> usize {
@@ -471,6 +472,6 @@ mod tests {
         let status = json!({"node": {"id": "a"}, "members": [{"id": "a", "live": true}, {"id": "b", "live": true},
             {"id": "c", "live": false}]});
         assert_eq!(live_others(&status), 1);
-        assert!(!has_role(&json!({"role": {"assigned": "master", "applied": null}})));
+        assert!(!has_role(&json!({"role": {"assigned": "master", "applied": "master", "in_place": false}})));
     }
 }

@@ -98,6 +98,7 @@ pub(super) fn emptied_etc(stage: &mut Stage) -> Result<()> {
     for node in &nodes {
         stage.lab.kill(&[node])?;
         stage.lab.boot_with_fresh_etc(node)?;
+        stage.lab.say(node, "c3os wait role --timeout 60 && test -s /etc/rancher/node/password")?;
     }
     let after = stage.settled(&nodes)?;
     unchanged(&before, &after)?;
