@@ -16,6 +16,7 @@ mod bans;
 mod event;
 mod fact;
 mod follow;
+mod founding;
 mod lead;
 mod liveness;
 mod members;
@@ -27,6 +28,7 @@ mod removal;
 mod rotation;
 mod said;
 mod secrets;
+mod seen;
 pub mod snapshot;
 mod succession;
 #[cfg(test)]
@@ -42,10 +44,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     address::{AddressError, AddressLease, Drawer, Lease, LeaseSettings, Pool},
-    election::{
-        Acceptor, Act, Assignment, Certificate, Cluster, ClusterId, Founding, Proposer, Register, Reign,
-        Role, View,
-    },
+    election::{Assignment, Certificate, Cluster, ClusterId, Founding, Reign, Role},
     identity::{Identity, NodeId},
     ledger::{Ledger, PeerFault, Write},
 };
@@ -59,6 +58,7 @@ pub use reign::Office;
 use reign::{Lists, Watch};
 use rotation::Tokens;
 use said::Said;
+use seen::Seen;
 
 /// How long a change of our connections waits for further ones before it is told: many come at once when machines
 /// start together.
@@ -106,24 +106,6 @@ pub struct Node {
     due: bool,
     /// An evaluation has happened that nobody was shown.
     shown: bool,
-}
-
-/// What was observed on this machine, the latest of each.
-#[derive(Default)]
-struct Seen {
-    discovery_exhausted: bool,
-    candidates: Vec<std::net::SocketAddr>,
-    applied: Option<crate::k3s::Applied>,
-    /// `applied` is of this run, not kept from an earlier one.
-    applied_now: bool,
-    not_applied: Option<String>,
-    /// What the role could do better with, though it is applied.
-    lacking: Vec<String>,
-    unit: Option<(String, String)>,
-    server: Option<fact::Server>,
-    /// Our cluster runs no workload, as its API server said.
-    idle: bool,
-    round_trips: BTreeMap<NodeId, Duration>,
 }
 
 /// What the driver was told last, so that it is told changes only.
@@ -183,7 +165,7 @@ impl Node {
         let founding = Founding::new(me, settings.founding(pool), fresh(&mut rng));
         let mut node = Self {
             said: Said::new(settings.visitor),
-            seen: Seen { applied: kept.applied, ..Seen::default() },
+            seen: Seen::with(kept.applied),
             settings,
             identity,
             ledger,
@@ -249,65 +231,6 @@ impl Node {
         let outcome = self.ledger.handle_message(from, message, now);
         self.evaluate(now);
         outcome
-    }
-
-    /// Something was seen on this machine.
-    pub fn handle_observed(&mut self, observed: Observed, now: Instant) {
-        match observed {
-            Observed::DiscoveryExhausted => self.seen.discovery_exhausted = true,
-            Observed::Candidates(candidates) => self.seen.candidates = candidates,
-            Observed::Applied(applied) => {
-                self.seen.not_applied = None;
-                self.seen.applied = Some(applied);
-                self.seen.applied_now = true;
-            }
-            Observed::Day(day) => self.handle_day(day),
-            Observed::TokensKept => self.handle_tokens_kept(),
-            Observed::Lacking(lacking) => self.seen.lacking = lacking,
-            Observed::Pinned(certificate) => match Certificate::parse(&certificate) {
-                Ok(certificate) => self.pin(certificate),
-                Err(error) => {
-                    tracing::error!(%error, "The founding certificate that was just kept is broken")
-                }
-            },
-            Observed::NotApplied(why) => self.seen.not_applied = Some(why),
-            Observed::Unit { name, state } => self.seen.unit = Some((name, state)),
-            Observed::Server { up, ca_hash, version, lan_address } => {
-                let voting = self.seen.server.as_ref().and_then(|server| server.voting);
-                self.seen.server = self.cluster_id().map(|cluster_id| fact::Server {
-                    cluster_id,
-                    up,
-                    ca_hash,
-                    version,
-                    voting,
-                    lan_address,
-                });
-            }
-            Observed::Voting(voting) => {
-                if let Some(server) = &mut self.seen.server {
-                    server.voting = Some(voting);
-                }
-            }
-            Observed::Lease(lease) => {
-                let same = self.watch.lease.map(|held| held.epoch) == lease.map(|held| held.epoch);
-                self.watch.lease = lease;
-                if same {
-                    return;
-                }
-            }
-            Observed::Idle(idle) => self.seen.idle = idle,
-            Observed::ServerRemoved(node) => {
-                self.removed.insert(node);
-            }
-            Observed::ServerNotRemoved(node) => {
-                if self.removing == Some(node) {
-                    self.removing = None;
-                }
-            }
-            Observed::RoundTrips(round_trips) => self.seen.round_trips = round_trips,
-        }
-        self.due = true;
-        self.evaluate(now);
     }
 
     /// Somebody on this machine asks something of the cluster.
@@ -476,81 +399,6 @@ impl Node {
         if let Some(claim) = self.lease.claim() {
             self.said.say(&mut self.ledger, fact::ADDRESS, &claim, now);
         }
-    }
-
-    /// Takes part in founding.
-    fn elect(&mut self, members: &Members, now: Instant) {
-        let view = self.view(members);
-        let acts = self.founding.decide(&view, now);
-        self.carry_out(acts, 1, now);
-    }
-
-    /// Does what a decree of `generation` asks for.
-    fn carry_out(&mut self, acts: Vec<Act>, generation: u32, now: Instant) {
-        let network_id = self.settings.network_id().clone();
-        for act in acts {
-            match act {
-                Act::WriteAcceptor(acceptor) => {
-                    let key = Acceptor::key_in(&network_id, generation);
-                    self.said.say(&mut self.ledger, &key, &acceptor, now);
-                }
-                Act::WriteProposer(proposer) => {
-                    let key = Proposer::key_in(&network_id, generation);
-                    self.said.say(&mut self.ledger, &key, &proposer, now);
-                }
-                Act::Publish(certificate) => {
-                    let key = Certificate::key_in(&network_id, certificate.cluster().generation);
-                    self.said.say_bytes(&mut self.ledger, &key, certificate.to_bytes(), now);
-                }
-                Act::Pin(certificate) => self.events.push_back(Event::Pin(certificate.to_bytes())),
-            }
-        }
-    }
-
-    fn view(&mut self, members: &Members) -> View {
-        let mut view = ballots::view(
-            &self.ledger,
-            &mut self.certificates,
-            members,
-            &self.settings,
-            ballots::Decree { generation: 1, lost: None },
-        );
-        view.pinned.clone_from(&self.pinned);
-        view.discovery_exhausted = self.seen.discovery_exhausted && self.exchanged;
-        view.exchanged = self.exchanged;
-        view.slowest_round_trip = self.slowest_round_trip(members);
-        view.applied = self.seen.applied.as_ref().map(|applied| applied.cluster_id);
-        view.serves = self.serves();
-        view.may_leave = !view.serves || self.seen.idle;
-        view
-    }
-
-    /// The slowest round trip to a member that can be reached.
-    fn slowest_round_trip(&self, members: &Members) -> Duration {
-        let live = self.seen.round_trips.iter().filter(|(id, _)| members.is_live(**id));
-        live.map(|(_, round_trip)| *round_trip).max().unwrap_or_default()
-    }
-
-    /// As an observer: which clusters there are under this network id.
-    fn look_for_clusters(&mut self) {
-        let key = Certificate::key(self.settings.network_id());
-        self.clusters_seen = self.certificates.of(&self.ledger, &key);
-    }
-
-    /// The cluster whose lead is believed.
-    fn followed(&mut self) -> Option<Cluster> {
-        if let Some(pinned) = &self.pinned {
-            return Some(pinned.cluster().clone());
-        }
-        let key = Certificate::key(self.settings.network_id());
-        let founded = self.certificates.of(&self.ledger, &key);
-        let superseded = |id| founded.iter().any(|other| other.cluster().supersedes == Some(id));
-        let mut clusters = founded
-            .iter()
-            .map(|certificate| certificate.cluster())
-            .filter(|cluster| !superseded(cluster.cluster_id));
-        let first = clusters.next()?;
-        clusters.all(|other| other.cluster_id == first.cluster_id).then(|| first.clone())
     }
 
     /// Who gets in now, and with which token.
