@@ -24,8 +24,8 @@ enum Check {
     Cargo(&'static [&'static str]),
     /// `cargo test --test NAME`, where there is such a target.
     Tests(&'static str),
-    /// A script of the tree.
-    Script(&'static str),
+    /// A script of the tree, with its arguments.
+    Script(&'static str, &'static [&'static str]),
     /// This very program.
     Lab(&'static [&'static str]),
     /// This very program, about the product as it is released.
@@ -56,7 +56,7 @@ const STEPS: &[Step] = &[
         check: Check::Cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Step { name: "deny", check: Check::Deny },
-    Step { name: "overlay", check: Check::Script("image/check-overlay") },
+    Step { name: "overlay", check: Check::Script("image/check-overlay", &[]) },
     // Without the simulation, which wants the library otherwise: what these build, the next ones find.
     Step { name: "build", check: Check::Cargo(&["build", "-q", "--workspace", "--exclude", "sim"]) },
     Step { name: "schema", check: Check::Schema },
@@ -118,9 +118,10 @@ const PARTS: &[Step] = &[
     },
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "lease", check: Check::Lease },
-    Step { name: "static", check: Check::Script("image/build-static") },
-    Step { name: "builds", check: Check::Script("image/compare-builds") },
-    Step { name: "image", check: Check::Script("image/check-image") },
+    Step { name: "static", check: Check::Script("image/build-static", &[]) },
+    Step { name: "aarch64", check: Check::Script("image/build-static", &["--arch", "aarch64"]) },
+    Step { name: "builds", check: Check::Script("image/compare-builds", &[]) },
+    Step { name: "image", check: Check::Script("image/check-image", &[]) },
     Step { name: "qemu", check: Check::Cargo(&["run", "-q", "-p", "qemu"]) },
     Step { name: "bench", check: Check::LabReleased(&["bench", "--vxlan", "--pods", "--output", "json"]) },
     Step { name: "micro", check: Check::Cargo(&["run", "-q", "--release", "-p", "micro"]) },
@@ -238,9 +239,9 @@ fn check(step: &Step, log: &Path, signals: &Signals, limit: Duration) -> Result<
             }
             cargo(&["test", "-q", "--workspace", "--exclude", "sim", "--test", name])
         }
-        Check::Script(path) => {
+        Check::Script(path, args) => {
             let mut command = Command::new(product::tree().join(path));
-            command.current_dir(product::tree());
+            command.args(args).current_dir(product::tree());
             command
         }
         Check::Lab(args) => {
