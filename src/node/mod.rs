@@ -165,7 +165,7 @@ impl Node {
         let founding = Founding::new(me, settings.founding(pool), fresh(&mut rng));
         let mut node = Self {
             said: Said::new(settings.visitor),
-            seen: Seen::with(kept.applied),
+            seen: Seen { applied: kept.applied, ..Seen::default() },
             settings,
             identity,
             ledger,

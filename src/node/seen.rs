@@ -27,13 +27,6 @@ pub(super) struct Seen {
     pub(super) round_trips: BTreeMap<NodeId, Duration>,
 }
 
-impl Seen {
-    /// Nothing yet in this run; an earlier one applied this.
-    pub(super) fn with(applied: Option<Applied>) -> Self {
-        Self { applied, ..Self::default() }
-    }
-}
-
 impl Node {
     /// Something was seen on this machine.
     pub fn handle_observed(&mut self, observed: Observed, now: Instant) {

@@ -450,13 +450,13 @@ fn no_schedule_of_three_ballots_and_two_crashes_founds_two_clusters() {
 }
 
 #[test]
-#[ignore = "two minutes: 2,355,930 states"]
+#[ignore = "two minutes, 2,355,930 states: cargo verify --full --part explore"]
 fn no_schedule_of_four_ballots_and_two_crashes_founds_two_clusters() {
     assert_sound(4, 2);
 }
 
 #[test]
-#[ignore = "a minute: half a million states"]
+#[ignore = "a minute, half a million states: cargo verify --full --part explore"]
 fn the_search_finds_a_proposer_that_forgot_its_ballot() {
     let outcome = explore(Limits { ballots: 3, crashes: 1, fault: Fault::LostBallots, depth: 40 });
     assert!(outcome.violation.is_some(), "not found in {} states", outcome.states);

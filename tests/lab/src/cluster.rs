@@ -89,6 +89,9 @@ fn view(node: &str, status: Option<&Status>) -> String {
     let role = match (&status.assigned, &status.applied) {
         (None, _) => "no role".to_owned(),
         (Some(assigned), _) if status.in_place => assigned.clone(),
+        (Some(assigned), Some(applied)) if assigned == applied => {
+            format!("{assigned} (applied in an earlier run, not looked at yet)")
+        }
         (Some(assigned), applied) => {
             format!("{assigned} (applied: {})", applied.as_deref().unwrap_or("none"))
         }

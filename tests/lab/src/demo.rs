@@ -153,7 +153,7 @@ fn watch(lab: &InLab, nodes: &[&str], teller: &Teller) -> Result<(Vec<Status>, T
             if let Some(role) = &view.assigned {
                 tell(format!("{} is to be {role}", view.name));
             }
-            if view.settled() {
+            if view.in_place {
                 tell(format!(
                     "{} has its files as {}",
                     view.name,
@@ -161,7 +161,7 @@ fn watch(lab: &InLab, nodes: &[&str], teller: &Teller) -> Result<(Vec<Status>, T
                 ));
             }
         }
-        views.iter().all(Status::settled)
+        views.iter().all(|view| view.in_place)
     })?;
     times.all_roles = Some(teller.seconds());
     Ok((views, times))

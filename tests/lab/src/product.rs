@@ -172,11 +172,6 @@ impl Status {
         })
     }
 
-    /// The role is decided, and applied in this life of the agent.
-    pub fn settled(&self) -> bool {
-        self.in_place
-    }
-
     /// Members that are reachable now, this one not counted.
     pub fn live_others(&self) -> usize {
         self.members.iter().filter(|member| member.live && member.id != self.id).count()
@@ -203,7 +198,7 @@ mod tests {
             "problems":[{"severity":"warning","what":"no k3s","fix":"install it"}],
             "counters":{"mesh.refused.other_token":2,"mesh.requests_refused":4,"data.short":1}}"#;
         let status = Status::parse(text).unwrap();
-        assert!(status.settled());
+        assert!(status.in_place);
         assert_eq!(status.live_others(), 1);
         assert_eq!(status.problems, ["no k3s; install it"]);
         assert_eq!(status.counted(&["mesh.refused."]), 2);

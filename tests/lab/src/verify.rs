@@ -116,6 +116,18 @@ const PARTS: &[Step] = &[
         name: "mutations",
         check: Check::Cargo(&["run", "-q", "--profile", "sim", "-p", "sim", "--", "--mutations"]),
     },
+    Step {
+        name: "explore",
+        check: Check::Cargo(&[
+            "test",
+            "-q",
+            "--lib",
+            "election::tests::explore",
+            "--",
+            "--ignored",
+            "--nocapture",
+        ]),
+    },
     Step { name: "times", check: Check::LabReleased(&["story", "a-boot-is-quick", "--real-runner"]) },
     Step { name: "lease", check: Check::Lease },
     Step { name: "static", check: Check::Script("image/build-static", &[]) },

@@ -32,7 +32,7 @@ pub(super) fn partition(stage: &mut Stage) -> Result<()> {
     boot_apart(stage, many, few)?;
     let founded = stage
         .lab
-        .wait_for(many, "three found a cluster", SOON, &mut |views| views.iter().all(Status::settled))?;
+        .wait_for(many, "three found a cluster", SOON, &mut |views| views.iter().all(|view| view.in_place))?;
     one_cluster(&founded)?;
     // Long enough for a second founding, if there were to be one.
     pass(Duration::from_secs(5))?;
@@ -61,7 +61,7 @@ pub(super) fn conflict(stage: &mut Stage) -> Result<()> {
     boot_apart(stage, one, other)?;
     for pair in [one, other] {
         let views = stage.lab.wait_for(pair, "a pair founds a cluster", SOON, &mut |views| {
-            views.iter().all(Status::settled)
+            views.iter().all(|view| view.in_place)
         })?;
         one_cluster(&views)?;
     }
@@ -93,7 +93,7 @@ pub(super) fn conflict(stage: &mut Stage) -> Result<()> {
         &nodes[worker..=worker],
         "the worker is in the other cluster",
         SOON,
-        &mut |views| views[0].settled() && views[0].cluster_id.as_ref() == Some(&goal),
+        &mut |views| views[0].in_place && views[0].cluster_id.as_ref() == Some(&goal),
     )?;
     ensure!(moved[0].assigned.as_deref() == Some("worker"), "it is {:?} there", moved[0].assigned);
     // A server stays: nobody can say that its cluster runs no workload.

@@ -176,7 +176,7 @@ impl Stage {
     /// Waits until `nodes` have applied roles, see each other, and belong to one cluster.
     fn settled(&self, nodes: &[&str]) -> Result<Vec<Status>> {
         let views = self.lab.wait_for(nodes, "roles applied everywhere", SOON, &mut |views| {
-            views.iter().all(|view| view.settled() && view.live_others() + 1 >= nodes.len())
+            views.iter().all(|view| view.in_place && view.live_others() + 1 >= nodes.len())
         })?;
         one_cluster(&views)?;
         Ok(views)

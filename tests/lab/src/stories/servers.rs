@@ -51,8 +51,9 @@ pub(super) fn seven(stage: &mut Stage) -> Result<()> {
     })?;
     // Long enough for somebody to be made a server, if anybody were to be.
     pass(Duration::from_secs(15))?;
-    let settled =
-        stage.lab.wait_for(&here, "roles applied", LONG, &mut |views| views.iter().all(Status::settled))?;
+    let settled = stage
+        .lab
+        .wait_for(&here, "roles applied", LONG, &mut |views| views.iter().all(|view| view.in_place))?;
     unchanged(&were, &settled)?;
     ensure!(settled[0].servers == before[0].servers, "a dead server was replaced by itself");
 
@@ -76,7 +77,7 @@ fn three_servers(stage: &Stage, nodes: &[&str]) -> Result<Vec<Status>> {
         let servers = views.iter().filter(|view| view.assigned.as_deref() == Some("master")).count();
         let alike = views.iter().all(|view| {
             let same = |one: &Status| (one.cluster_id.clone(), one.lead.clone(), one.servers.clone());
-            view.settled() && view.live_others() + 1 == nodes.len() && same(view) == same(&views[0])
+            view.in_place && view.live_others() + 1 == nodes.len() && same(view) == same(&views[0])
         });
         servers == 3 && alike && views[0].servers.len() == 3 && views[0].lead.is_some()
     })
