@@ -16,39 +16,45 @@ die() {
     exit 1
 }
 
-# step WORDS CMD..: runs a step and says how long it took; what it prints goes to a log, shown if it fails.
+# step WORDS CMD..: runs a step up to its first command that fails, and says how long it took; what it prints goes to
+# a log, shown if it fails, and that is the end. Not to be called where a status is tested (if, ||, &&): there bash goes
+# on after commands that fail.
 step() {
-    local words=$1 log begin status=0
+    local words=$1 log begin status
     shift
     log=$(mktemp)
     begin=$(date +%s%N)
     printf '%-44s' "$words" >&2
-    ("$@") >"$log" 2>&1 || status=$?
+    set +e
+    (
+        set -e
+        "$@"
+    ) >"$log" 2>&1
+    status=$?
+    set -e
     say "$(printf '%7.1f s%s' "$((($(date +%s%N) - begin) / 100000000))e-1" "$([ $status = 0 ] || echo ' FAILED')")"
     [ $status = 0 ] || tail -n 30 "$log" >&2
     rm -f "$log"
-    return $status
+    [ $status = 0 ] || exit $status
 }
 
 # one_time DIR: no file there is younger than the clock, so that the same input gives the same bytes.
 one_time() { find "$1" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +; }
 
 # kept NAME CMD..: fills $cache/NAME by `CMD.. DIR` as a whole or not at all, once; prints the directory.
-kept() {
-    local name=$1 part
+kept() (
+    name=$1
     shift
     if [ ! -d "$cache/$name" ]; then
-        part=$cache/$name.part-$$
-        rm -rf "$part"
+        part=$cache/$name.part-$BASHPID
+        trap 'rm -rf "$part"' EXIT
         mkdir -p "$part"
-        if ! step "$name (once)" "$@" "$part"; then
-            rm -rf "$part"
-            return 1
-        fi
-        mv -T "$part" "$cache/$name" 2>/dev/null || rm -rf "$part"
+        step "$name (once)" "$@" "$part"
+        # Somebody else may have been as quick.
+        mv -T "$part" "$cache/$name" 2>/dev/null || true
     fi
     echo "$cache/$name"
-}
+)
 
 # need PACKAGE=FILE..: root installs the packages of Debian whose FILE is missing; others are told which.
 need() {
@@ -76,7 +82,7 @@ unpacked() {
     debs=$(mktemp -d)
     # apt drops root's rights to fetch, and needs a place where it then may write.
     chmod 777 "$debs"
-    (cd "$debs" && apt-get download -qq "$@") || return
-    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$dir" || return; done
+    (cd "$debs" && apt-get download -qq "$@")
+    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$dir"; done
     rm -rf "$debs"
 }

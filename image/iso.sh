@@ -4,6 +4,7 @@
 # iso ROOT SQUASHFS OUTPUT
 iso() {
     local root=$1 squashfs=$2 output=$3 dir date
+    rm -f "$output"
     dir=$(mktemp -d)
     mkdir -p "$dir/medium/boot/grub" "$dir/loaders"
     cp "$root/boot/vmlinuz" "$root/boot/initrd" "$dir/medium/boot/"

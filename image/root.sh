@@ -27,8 +27,8 @@ debootstrap_root() {
 # Prints the directory of the kernel: boot/vmlinuz-VERSION, lib/modules/VERSION.
 kernel() {
     local package
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/ *Depends: //p' | head -1)
-    [ -n "$package" ] || die "apt knows no linux-image-cloud-amd64; run apt-get update"
+    package=$(apt-cache depends linux-image-amd64 | sed -n 's/ *Depends: //p' | head -1)
+    [ -n "$package" ] || die "apt knows no linux-image-amd64; run apt-get update"
     kept "$package" unpacked_kernel "$package"
 }
 
@@ -54,7 +54,8 @@ root_tree() {
     mkdir -p "$dir/oem" "$dir/usr/local" "$dir/run/cidata"
     # Filled at the first boot; clones would share it otherwise.
     : >"$dir/etc/machine-id"
-    rm -f "$dir/var/lib/dbus/machine-id" "$dir/etc/hostname" "$dir/etc/resolv.conf"
+    rm -f "$dir/var/lib/dbus/machine-id" "$dir/etc/hostname"
+    ln -sfn ../run/systemd/resolve/stub-resolv.conf "$dir/etc/resolv.conf"
     # Timers that look after a system that changes; this one does not.
     for path in apt-daily apt-daily-upgrade dpkg-db-backup e2scrub_all fstrim; do
         ln -sf /dev/null "$dir/etc/systemd/system/$path.timer"
@@ -67,7 +68,10 @@ root_tree() {
         link_unit "$dir" multi-user.target "$path.service" /usr/lib/systemd/system
     done
     link_unit "$dir" sysinit.target stage-fs.service /usr/lib/systemd/system
-    link_unit "$dir" multi-user.target systemd-networkd.service /lib/systemd/system
+    for path in systemd-networkd systemd-resolved; do
+        link_unit "$dir" multi-user.target "$path.service" /lib/systemd/system
+    done
+    link_unit "$dir" network-online.target systemd-networkd-wait-online.service /lib/systemd/system
     printf 'NAME="c3os"\nID=c3os\nID_LIKE=debian\nPRETTY_NAME="c3os mesh on Debian %s"\n' "$suite" >"$dir/etc/os-release"
 }
 
