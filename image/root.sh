@@ -68,9 +68,7 @@ root_tree() {
         link_unit "$dir" multi-user.target "$path.service" /usr/lib/systemd/system
     done
     link_unit "$dir" sysinit.target stage-fs.service /usr/lib/systemd/system
-    for path in systemd-networkd systemd-resolved; do
-        link_unit "$dir" multi-user.target "$path.service" /lib/systemd/system
-    done
+    link_unit "$dir" multi-user.target systemd-networkd.service /lib/systemd/system
     link_unit "$dir" network-online.target systemd-networkd-wait-online.service /lib/systemd/system
     printf 'NAME="c3os"\nID=c3os\nID_LIKE=debian\nPRETTY_NAME="c3os mesh on Debian %s"\n' "$suite" >"$dir/etc/os-release"
 }
