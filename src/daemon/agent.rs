@@ -296,7 +296,7 @@ impl Agent {
         let Parts { mesh, data, orders, office, bridge, .. } = self.parts;
         drop((orders, office));
         mesh.close().await;
-        let Some(data) = data.and_then(Arc::into_inner) else { return };
+        let Some(data) = data else { return };
         if bridge {
             if let Err(error) = data.delete().await {
                 tracing::warn!(%error, "The interface stays behind");

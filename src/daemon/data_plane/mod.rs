@@ -38,7 +38,7 @@ use std::{
     net::IpAddr,
     num::NonZero,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
@@ -167,13 +167,21 @@ enum Direction {
 pub struct DataPlane {
     shared: Arc<Shared>,
     inputs: SyncSender<Input>,
-    threads: Vec<JoinHandle<()>>,
+    /// None once it was stopped.
+    running: Mutex<Option<Running>>,
     gateways: Option<tokio::task::AbortHandle>,
     deliver: Deliver,
     /// The tasks that write and read streams, the last of each kind for every neighbour.
     carriers: Mutex<BTreeMap<(NodeId, Direction), tokio::task::AbortHandle>>,
     interface: String,
     ports: Vec<u16>,
+}
+
+/// What holds the sockets and the interface's queues.
+struct Running {
+    threads: Vec<JoinHandle<()>>,
+    /// The worker that [`Deliver`] calls.
+    worker: Arc<dyn Send + Sync>,
 }
 
 impl DataPlane {
@@ -253,14 +261,16 @@ impl DataPlane {
             shared: Arc::clone(&shared),
             control: inputs.clone(),
         };
-        let first = worker(0);
-        let mut plane = Self {
+        let first = Arc::new(worker(0));
+        let weak = Arc::downgrade(&first);
+        let plane = Self {
             shared: Arc::clone(&shared),
             inputs: inputs.clone(),
-            threads: Vec::new(),
+            running: Mutex::new(Some(Running { threads: Vec::new(), worker: first })),
             gateways: None,
             deliver: Arc::new(move |from, datagram: &mut [u8]| {
-                first.deliver(datagram, datagram.len().max(1), Endpoint::Stream(from));
+                let Some(worker) = weak.upgrade() else { return };
+                worker.deliver(datagram, datagram.len().max(1), Endpoint::Stream(from));
             }),
             carriers: Mutex::default(),
             interface: settings.interface,
@@ -275,7 +285,7 @@ impl DataPlane {
             if let Some(duty) = duty.clone() {
                 let (worker, its) = (worker(queue), Arc::clone(&duty));
                 let thread = plane.spawn(format!("dp-tx-{queue}"), move || worker.transmit(&its))?;
-                duty.introduce(thread);
+                duty.introduce(&thread);
             }
             let worker = worker(queue);
             plane.spawn(format!("dp-rx-{queue}"), move || worker.receive(duty.as_deref()))?;
@@ -283,13 +293,16 @@ impl DataPlane {
         Ok((plane, daemon))
     }
 
-    fn spawn(
-        &mut self,
-        name: String,
-        run: impl FnOnce() + Send + 'static,
-    ) -> Result<&Thread, DataPlaneError> {
-        let thread = thread::Builder::new().name(name).stack_size(512 << 10).spawn(run);
-        Ok(self.threads.push_mut(thread.map_err(DataPlaneError::Thread)?).thread())
+    fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<Thread, DataPlaneError> {
+        let spawned = thread::Builder::new().name(name).stack_size(512 << 10).spawn(run);
+        let spawned = spawned.map_err(DataPlaneError::Thread)?;
+        let thread = spawned.thread().clone();
+        self.running().as_mut().expect("it was not stopped yet").threads.push(spawned);
+        Ok(thread)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The UDP ports, one per queue.
@@ -393,20 +406,34 @@ impl DataPlane {
         self.shared.counters.snapshot()
     }
 
-    /// Tells the peers, and ends the threads. The interface and its address stay.
-    pub async fn stop(self) {
+    /// Tells the peers, ends the threads and frees the ports, whoever else still holds it. The interface and its address
+    /// stay.
+    pub async fn stop(self: Arc<Self>) {
         // Joining takes some milliseconds: not on a thread that serves others.
-        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+        let _ = tokio::task::spawn_blocking(move || self.halt()).await;
     }
 
     /// Stops, and removes the interface.
     ///
     /// # Errors
     /// [`TunError::Refused`] with what the kernel said.
-    pub async fn delete(self) -> Result<(), TunError> {
+    pub async fn delete(self: Arc<Self>) -> Result<(), TunError> {
         let interface = self.interface.clone();
         self.stop().await;
         tun::delete(&interface).await
+    }
+
+    fn halt(&self) {
+        let Some(Running { threads, worker }) = self.running().take() else { return };
+        if let Some(task) = &self.gateways {
+            task.abort();
+        }
+        let mut carriers = self.carriers.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *carriers).values().for_each(tokio::task::AbortHandle::abort);
+        self.tell(Input::Stop);
+        self.shared.stop.store(true, Ordering::Relaxed);
+        tun::interrupt_until_finished(threads);
+        drop(worker);
     }
 
     fn tell(&self, input: Input) {
@@ -417,14 +444,7 @@ impl DataPlane {
 
 impl Drop for DataPlane {
     fn drop(&mut self) {
-        if let Some(task) = &self.gateways {
-            task.abort();
-        }
-        let carriers = self.carriers.get_mut().unwrap_or_else(PoisonError::into_inner);
-        carriers.values().for_each(tokio::task::AbortHandle::abort);
-        self.tell(Input::Stop);
-        self.shared.stop.store(true, Ordering::Relaxed);
-        tun::interrupt_until_finished(std::mem::take(&mut self.threads));
+        self.halt();
     }
 }
 
