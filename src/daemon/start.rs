@@ -235,12 +235,16 @@ fn data_plane(
     }
 }
 
+/// What container networks call their interfaces: their addresses are no place to meet this machine at, and kube-proxy
+/// may have hundreds.
+const OF_CONTAINERS: [&str; 7] = ["cali", "cilium", "cni", "docker", "flannel", "kube-", "veth"];
+
 /// Our addresses on real networks.
 pub(super) fn underlay_addresses(config: &Config) -> Vec<IpAddr> {
     let excluded = |name: &str| {
         name == "lo"
             || name == config.vpn.interface
-            || ["cni", "flannel", "docker"].iter().any(|p| name.starts_with(p))
+            || OF_CONTAINERS.iter().any(|prefix| name.starts_with(prefix))
     };
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
     interfaces

@@ -60,9 +60,10 @@ pub async fn configure(name: &str, overlay: &Overlay) -> Result<(), TunError> {
         let wanted = wanted.up().build();
         netlink.done("set MTU and state", netlink.handle.link().change(wanted).execute().await)?;
     }
+    let v6 = overlay.v6.filter(|_| has_v6(name));
     let wanted: Vec<(IpAddr, u8)> = [
         overlay.v4.map(|net| (IpAddr::V4(net.addr()), net.prefix_len())),
-        overlay.v6.map(|(address, _)| (IpAddr::V6(address), 128)),
+        v6.map(|(address, _)| (IpAddr::V6(address), 128)),
     ]
     .into_iter()
     .flatten()
@@ -87,7 +88,7 @@ pub async fn configure(name: &str, overlay: &Overlay) -> Result<(), TunError> {
             )?;
         }
     }
-    if let Some((_, network)) = overlay.v6 {
+    if let Some((_, network)) = v6 {
         let route = RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(network.network(), network.prefix_len())
             .output_interface(index)
@@ -95,6 +96,12 @@ pub async fn configure(name: &str, overlay: &Overlay) -> Result<(), TunError> {
         netlink.done("add a route", netlink.handle.route().add(route).replace().execute().await)?;
     }
     Ok(())
+}
+
+/// Whether an interface takes IPv6 addresses: a machine may have IPv6 switched off.
+fn has_v6(name: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
+        .is_ok_and(|disabled| disabled.trim() == "0")
 }
 
 /// Removes the interface `name`, with everything on it; none there is fine. Needs a tokio runtime.

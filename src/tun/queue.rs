@@ -85,8 +85,12 @@ pub fn open(name: &str, queues: usize, features: &Features) -> Result<Opened, Tu
         return Err(TunError::BadName(name.to_owned()));
     }
     let mut last = None;
-    let may = |flags: &Flags| (!flags.vnet || features.vnet) && (!flags.multi_queue || features.multi_queue);
-    for flags in STEPS.into_iter().filter(may) {
+    let mut steps = STEPS.to_vec();
+    steps.retain(|flags| !flags.vnet || features.vnet);
+    // An interface that was made for several queues has to be asked for as such; then one of them is used.
+    steps.sort_by_key(|flags| (!flags.vnet, flags.multi_queue != features.multi_queue));
+    let queues = if features.multi_queue { queues } else { 1 };
+    for flags in steps {
         match attach(name, flags) {
             Ok(first) => return finish(name, queues, flags, features.offloads, first),
             Err(TunError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
@@ -131,7 +135,8 @@ fn finish(
         }
         set_offloads(name, &files, wanted)
     } else {
-        Offloads::NONE
+        // A persistent interface keeps what its last user switched on.
+        set_offloads(name, &files, Offloads::NONE)
     };
     let queues = files
         .into_iter()

@@ -57,8 +57,9 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// An offer for the session that the teller calls `session`.
-    pub fn new(session: SessionId, aes: bool, ports: Vec<u16>, addresses: Vec<IpAddr>) -> Self {
+    /// An offer for the session that the teller calls `session`. Of the addresses the first 16 are told.
+    pub fn new(session: SessionId, aes: bool, ports: Vec<u16>, mut addresses: Vec<IpAddr>) -> Self {
+        addresses.truncate(MAX_ADDRESSES);
         Self { session: session.get(), aes, ports, addresses }
     }
 
@@ -238,6 +239,16 @@ mod tests {
         let (initiator, told) = initiator.finish(&answer)?;
         assert_eq!(told, offer(2, theirs.1));
         Ok((initiator, responder))
+    }
+
+    #[test]
+    fn a_machine_with_hundreds_of_addresses_tells_some_of_them() {
+        let addresses = (0..200).map(|number| [0xfd00, 0, 0, 0, 0, 0, 0, number].into()).collect();
+        let many = Offer::new(SessionId::from_bits(1), true, vec![51900; MAX_QUEUES], addresses);
+        let (_, message) = Initiator::new(&parameters(1, 2, 9), many, [1; 32]);
+        let (_, told, _) =
+            respond(&parameters(2, 1, 9), offer(2, true), [2; 32], &message).expect("short enough");
+        assert_eq!(told.addresses().len(), MAX_ADDRESSES);
     }
 
     #[test]

@@ -10,7 +10,8 @@ const MOST_V4: usize = 576;
 const SYN: u8 = 0x02;
 
 /// The ICMP message "too big, `mtu` bytes fit" for `packet`, from its destination to its source. None where there is to
-/// be none: IPv4 that may be fragmented, a later fragment, an ICMP error.
+/// be none: a later fragment, an ICMP error. IPv4 that may be fragmented is answered too: its sender then makes the
+/// fragments, or whole packets, that fit, which costs less than to cut every one of them here.
 pub fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     match packet.first()? >> 4 {
         4 => too_big_v4(packet, mtu),
@@ -22,11 +23,10 @@ pub fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
 fn too_big_v4(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     let header = packet.first_chunk::<20>()?;
     let length = usize::from(header[0] & 0xf) * 4;
-    let do_not_fragment = header[6] & 0x40 != 0;
     let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
     // Only echo requests and replies of ICMP are answered.
     let error = header[9] == 1 && !matches!(packet.get(length)?, 0 | 8);
-    if !do_not_fragment || later || error {
+    if later || error {
         return None;
     }
     let quoted = &packet[..packet.len().min(MOST_V4 - 28)];
@@ -178,10 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_answer_to_errors_fragments_and_what_may_be_fragmented() {
+    fn there_is_no_answer_to_errors_and_later_fragments() {
         let mut free = packet(false, 17, &[0; 1400]);
         free[6] = 0;
-        assert_eq!(too_big(&free, 1280), None);
+        assert!(too_big(&free, 1280).is_some(), "its sender makes smaller fragments");
         let mut fragment = packet(false, 17, &[0; 1400]);
         fragment[7] = 9;
         assert_eq!(too_big(&fragment, 1280), None);

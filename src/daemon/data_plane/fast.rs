@@ -111,9 +111,10 @@ impl<D: Device> Worker<D> {
                 return 0;
             }
         };
-        if let Some(sending) = peer.sending.as_ref().filter(|_| frame.len() < SYN_LENGTH) {
-            let (header, packet) = frame.split_at_mut(VNET_HEADER);
-            clamp_mss(packet, sending.mtu, header[0] != 0);
+        if let Some(sending) = peer.sending.as_ref().filter(|_| frame.len() < SYN_LENGTH)
+            && let Some((header, packet)) = frame.split_first_chunk_mut()
+        {
+            clamp_mss(packet, sending.mtu, VnetHeader::decode(header).needs_checksum);
         }
         let cut = match cut(frame) {
             Ok(cut) => cut,

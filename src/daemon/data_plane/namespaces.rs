@@ -102,7 +102,8 @@ fn kernel() -> (u32, u32) {
     (numbers.next().expect("a version"), numbers.next().expect("a sublevel"))
 }
 
-/// Two hosts with a cable of `mtu` bytes; none without the rights.
+/// Two hosts with a cable of `mtu` bytes, whose interfaces are there already, as an agent with every feature leaves them;
+/// none without the rights.
 pub(super) async fn pair(features: Features, mtu: u16, rekey_after: Duration) -> Option<[Host; 2]> {
     let [a, b] = namespaces()?;
     let cable = format!("link add v1 mtu {mtu} type veth peer name v2 mtu {mtu} netns {}", b.path);
@@ -110,6 +111,9 @@ pub(super) async fn pair(features: Features, mtu: u16, rekey_after: Duration) ->
     let addresses = [1, 2].map(|number| Ipv4Addr::new(192, 168, 9, number));
     for (host, device, address) in [(&a, "v1", addresses[0]), (&b, "v2", addresses[1])] {
         host.plug(device, address);
+    }
+    for (host, interface) in [(&a, "tun1"), (&b, "tun2")] {
+        within(&host.jobs, || drop(tun::open(interface, 1, &tun::Features::default()).expect("root may")));
     }
     // The other end has everything: it takes what the first one makes, and the other way round.
     let ends = [(a, features), (b, Features::default())];
@@ -322,6 +326,42 @@ async fn tcp_arrives_through_a_vxlan_in_super_packets() {
         }
     }
     through_a_vxlan(apart, false, "").await;
+}
+
+/// The fragments of a long datagram may be fragmented again, so nothing says that they have to fit: their sender hears
+/// of it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_datagrams_arrive_over_a_path_that_is_narrower_than_the_interface() {
+    let Some([a, b]) = pair(Features::default(), 1400, REKEY_AFTER).await else { return };
+    let socket = |host: &Host| {
+        let own = (overlay(host.number), 0);
+        within(&host.jobs, move || UdpSocket::bind(own).expect("our own address"))
+    };
+    let (from, to) = (socket(&a), socket(&b));
+    to.set_read_timeout(Some(Duration::from_millis(500))).expect("a time limit");
+    let address = to.local_addr().expect("bound");
+    let (sent, mut received) = (noise(5000), vec![0; 5001]);
+    let arrived = (0..20).any(|_| {
+        // What an earlier one was told comes as an error of the next.
+        let _ = from.send_to(&sent, address);
+        to.recv(&mut received).is_ok_and(|length| received[..length] == sent[..])
+    });
+    assert!(arrived, "{:?}", a.plane.counters());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_without_ipv6_gets_its_ipv4_address() {
+    let Some([namespace]) = namespaces() else { return };
+    let set = within(&namespace.jobs, || {
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("root may");
+        drop(tun::open("tun1", 1, &tun::Features::default()).expect("root may"));
+        let v4 = ipnet::Ipv4Net::new(overlay(1), 16).ok();
+        let network = ipnet::Ipv6Net::new(overlay_v6(0), 64).expect("a prefix");
+        let overlay = Overlay { v4, v6: Some((overlay_v6(1), network)), mtu: DEFAULT_MTU };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(tun::configure("tun1", &overlay)).map_err(|error| error.to_string())
+    });
+    assert_eq!(set, Ok(()));
 }
 
 /// Whichever thread reads it, and whether or not there is traffic.
