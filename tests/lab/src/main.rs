@@ -13,6 +13,8 @@
 mod args;
 #[path = "../../bench/mod.rs"]
 mod bench;
+#[cfg(test)]
+mod build_scripts;
 mod cluster;
 mod commands;
 mod demo;
