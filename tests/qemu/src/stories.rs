@@ -66,6 +66,9 @@ fn live(ground: &Ground, switch: &Switch) -> Result<Value> {
         ensure!(status["role"]["assigned"].is_null(), "an observer has a role");
         machine.exec("! grep -E 'level=(warn|error).*c3os' /run/initramfs/stage.log")?;
         machine.exec("! journalctl --unit 'stage-*' | grep -E 'level=(warn|error).*c3os'")?;
+        // Names are asked of whom DHCP names, and the stage `network` comes after an address.
+        machine.exec("systemctl is-active systemd-resolved systemd-networkd-wait-online")?;
+        machine.exec("grep -qx 'nameserver 127.0.0.53' /etc/resolv.conf")?;
         machine
             .exec("test ! -e /usr/local/.c3os && test ! -e /etc/rancher/k3s/config.yaml.d/50-c3os.yaml")?;
     }
