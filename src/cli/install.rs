@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{generate_token::new_token, validate};
 use crate::{
-    config::{self, Install, MAX_FILE_BYTES, Severity, Source},
+    config::{self, AtBoot, Install, MAX_FILE_BYTES, Parsed, Severity, Source},
     host::disk::{self, Content, Disk, Guard},
     token::NetworkToken,
 };
@@ -80,13 +80,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let loaders = args.root.join(LOADERS);
     ensure!(loaders.is_dir(), "{} is missing: this image cannot install itself", loaders.display());
     let text = if args.no_config { None } else { Some(configuration(args.config.as_deref())?) };
-    let settings = match &text {
-        Some((place, text)) => checked(place, text)?,
-        None => Install::default(),
-    };
+    let parsed = text.as_ref().map(|(place, text)| checked(place, text)).transpose()?;
+    let settings = parsed.as_ref().map_or_else(Install::default, |parsed| parsed.config.install.clone());
     if args.if_auto && !settings.auto {
         return Ok(ExitCode::SUCCESS);
     }
+    parsed.map_or(Ok(()), has_its_token)?;
     let disk = choose(args.device.as_deref().unwrap_or(&settings.device))?;
     guard(&disk, args.wipe)?;
     let image = fs::metadata(&args.image).context("the system's image")?.len();
@@ -193,7 +192,7 @@ fn answer(question: &str) -> anyhow::Result<String> {
 }
 
 /// As strict as `validate`: on a disk that is about to be written, a mistake is cheap to mend.
-fn checked(place: &str, text: &[u8]) -> anyhow::Result<Install> {
+fn checked(place: &str, text: &[u8]) -> anyhow::Result<Parsed> {
     let mut parsed = config::parse(&[Source { path: place.to_owned(), text: text.to_vec() }], "");
     validate::check_token(&mut parsed);
     let mut wrong = String::new();
@@ -204,7 +203,20 @@ fn checked(place: &str, text: &[u8]) -> anyhow::Result<Install> {
         }
     }
     ensure!(wrong.is_empty(), "nothing was written; first mend\n{wrong}");
-    Ok(parsed.config.install)
+    Ok(parsed)
+}
+
+/// The configuration is the one file that is put on the disk: a token beside it would stay behind.
+fn has_its_token(mut parsed: Parsed) -> anyhow::Result<()> {
+    if let Some(file) = parsed.token_file.take() {
+        let hint = "write the token itself into this file, as `network_token`";
+        let message = format!("{file} is not put on the disk: the machine would join no mesh");
+        parsed.refuse("c3os.network_token_file", AtBoot::NoMesh, message, Some(hint.to_owned()));
+    }
+    match parsed.mistakes.iter().find(|mistake| mistake.severity == Severity::Error) {
+        Some(mistake) => bail!("nothing was written; first mend\n{mistake}"),
+        None => Ok(()),
+    }
 }
 
 /// The disk that is meant.
@@ -331,8 +343,27 @@ mod tests {
     fn a_configuration_with_a_mistake_is_not_installed() {
         let error = checked("user-data", b"c3os:\n  rolle: master\n").unwrap_err().to_string();
         assert!(error.contains("user-data:2:3") && error.contains("did you mean"), "{error}");
-        let settings = checked("user-data", b"install:\n  auto: true\n  device: /dev/sda\n").unwrap();
+        let parsed = checked("user-data", b"install:\n  auto: true\n  device: /dev/sda\n").unwrap();
+        let settings = parsed.config.install;
         assert!(settings.auto && settings.device == "/dev/sda");
+    }
+
+    #[test]
+    fn a_token_in_a_file_that_nobody_puts_on_the_disk_is_refused() {
+        let parsed = checked("user-data", b"c3os:\n  network_token_file: /oem/token\n").unwrap();
+        let error = has_its_token(parsed).unwrap_err().to_string();
+        assert!(error.contains("user-data:2:23: error: c3os.network_token_file"), "{error}");
+        assert!(error.contains("`network_token`"), "{error}");
+    }
+
+    #[test]
+    fn the_example_for_installing_can_be_installed() {
+        let example = include_str!("../../cloud-config-schema/unattended-install.yaml");
+        let placeholder = "this-is-no-token-but-the-place-for-one-from-c3os-generate-token";
+        let token = include_str!("../../tests/fixture/token/ours-1.token").trim();
+        let parsed = checked("example", example.replace(placeholder, token).as_bytes()).unwrap();
+        assert!(parsed.config.install.auto && parsed.config.network_token.is_some());
+        has_its_token(parsed).unwrap();
     }
 
     #[test]
