@@ -3,6 +3,7 @@
 //! ```text
 //! configuration: --config FILE|URL, else the cidata drive, else the keyboard ── checked like `validate`
 //! disk:          --device, else install.device, else the only empty one ────── guarded: in use never, not empty with --wipe
+//! other disks:   must have none of the labels that this one gets
 //! ```
 //!
 //! The machine that boots from the disk makes its own identity: nothing of `/usr/local/.c3os` is copied.
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 use super::{generate_token::new_token, validate};
 use crate::{
     config::{self, AtBoot, Install, MAX_FILE_BYTES, Parsed, Severity, Source},
-    host::disk::{self, Content, Disk, Guard},
+    host::disk::{self, Content, Disk, Guard, Label, Layout},
     token::NetworkToken,
 };
 
@@ -30,6 +31,8 @@ use crate::{
 const SEED: [&str; 2] = ["/run/cidata/user-data", "/run/cidata/config"];
 /// The system on the live medium.
 const IMAGE: &str = "/run/initramfs/live/rootfs.squashfs";
+/// The label of the live medium: a disk with it is no second system.
+const MEDIUM: &str = "COS_LIVE";
 /// What a disk boots from, below the root.
 const LOADERS: &str = "usr/lib/c3os/boot";
 /// A server that does not answer within this is not there.
@@ -92,6 +95,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let layout = disk::layout(disk.size, image).map_err(|needed| {
         anyhow::anyhow!("{} has {}, and {} are needed", disk.path.display(), mib(disk.size), mib(needed))
     })?;
+    // A file is for another machine.
+    if !disk.path.is_file() {
+        alone(&disk, &disk::disks(), &layout)?;
+    }
     if !(args.yes || args.if_auto) {
         confirm(&disk)?;
     }
@@ -260,6 +267,26 @@ fn guard(disk: &Disk, wipe: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// At boot, GRUB and the initramfs take the first partition with a label: with the same labels on a second disk, nobody
+/// knows which system starts, nor with whose identity.
+fn alone(disk: &Disk, disks: &[Disk], layout: &Layout) -> anyhow::Result<()> {
+    let ours = |label: &&Label| layout.partitions.iter().any(|part| part.label == Some(&label.text));
+    let is_medium = |other: &Disk| other.labels.iter().any(|label| label.text == MEDIUM);
+    for other in disks.iter().filter(|other| other.path != disk.path && !is_medium(other)) {
+        let same: Vec<&Label> = other.labels.iter().filter(ours).collect();
+        ensure!(
+            same.is_empty(),
+            "{} has {}, which {} would get too: the machine could start from either. Nothing was written; take {0} out, \
+             or, if nothing on it is needed: wipefs --all {}",
+            other.path.display(),
+            same.iter().map(|label| label.text.as_str()).collect::<Vec<_>>().join(", "),
+            disk.path.display(),
+            same.iter().map(|label| label.device.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        );
+    }
+    Ok(())
+}
+
 fn confirm(disk: &Disk) -> anyhow::Result<()> {
     ensure!(io::stdin().is_terminal(), "nobody is here to be asked; --yes installs without");
     let name = disk.path.display().to_string();
@@ -306,7 +333,15 @@ mod tests {
     use super::*;
 
     fn a_disk(path: &str, guards: &[Guard]) -> Disk {
-        Disk { path: path.into(), size: 8 << 30, guards: guards.to_vec() }
+        Disk { path: path.into(), size: 8 << 30, guards: guards.to_vec(), labels: Vec::new() }
+    }
+
+    fn labelled(path: &str, labels: &[&str]) -> Disk {
+        let label = |(number, text): (usize, &&str)| Label {
+            text: (*text).to_owned(),
+            device: format!("{path}{}", number + 1).into(),
+        };
+        Disk { labels: labels.iter().enumerate().map(label).collect(), ..a_disk(path, &[]) }
     }
 
     fn holds() -> Guard {
@@ -337,6 +372,20 @@ mod tests {
         assert!(guard(&full, true).is_ok());
         let used = a_disk("/dev/sda", &[Guard::InUse("sda1 is mounted at /mnt".to_owned())]);
         assert!(guard(&used, true).unwrap_err().to_string().contains("mounted at /mnt"));
+    }
+
+    #[test]
+    fn no_other_disk_may_have_the_labels_that_this_one_gets() {
+        let layout = disk::layout(8 << 30, 140 << 20).unwrap();
+        let chosen = labelled("/dev/sda", &["COS_STATE", "COS_OEM"]);
+        let medium = labelled("/dev/sdb", &["COS_LIVE", "COS_PERSISTENT"]);
+        let photos = labelled("/dev/sdc", &["photos", "COS_STATE_OF_MIND"]);
+        alone(&chosen, &[chosen.clone(), medium, photos.clone()], &layout).unwrap();
+        let old = labelled("/dev/sdd", &["photos", "COS_OEM", "COS_STATE"]);
+        let error = alone(&chosen, &[photos, old, chosen.clone()], &layout).unwrap_err().to_string();
+        for word in ["/dev/sdd has COS_OEM, COS_STATE", "/dev/sda", "wipefs --all /dev/sdd2 /dev/sdd3"] {
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

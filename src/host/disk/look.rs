@@ -17,6 +17,17 @@ pub struct Disk {
     pub size: u64,
     /// What is in the way of writing to it.
     pub guards: Vec<Guard>,
+    /// The labels of the file systems on it.
+    pub labels: Vec<Label>,
+}
+
+/// The label of a file system: a machine that boots finds its parts by them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Its text.
+    pub text: String,
+    /// The disk or partition with the file system.
+    pub device: PathBuf,
 }
 
 /// A reason not to write to a disk.
@@ -69,7 +80,8 @@ pub fn look(path: &Path) -> Result<Disk, HostError> {
     let kind = fs::metadata(path).map_err(failed)?.file_type();
     if kind.is_file() {
         let size = fs::metadata(path).map_err(failed)?.len();
-        return Ok(Disk { path: path.clone(), size, guards: holds(path)?.into_iter().collect() });
+        let guards = holds(path)?.into_iter().collect();
+        return Ok(Disk { path: path.clone(), size, guards, labels: labels(path)? });
     }
     if !kind.is_block_device() {
         return Err(failed(std::io::Error::other("it is no disk")));
@@ -103,8 +115,11 @@ pub fn look(path: &Path) -> Result<Disk, HostError> {
         );
     }
     guards.extend(holds(path)?);
+    // What cannot be read has no label at boot either.
+    let labels = parts.iter().flat_map(|part| labels(&Path::new("/dev").join(part)).unwrap_or_default());
+    let labels = labels.collect();
     // /sys counts sectors of 512 bytes, whatever the disk's own are.
-    Ok(Disk { path: path.clone(), size: size.trim().parse::<u64>().unwrap_or(0) * 512, guards })
+    Ok(Disk { path: path.clone(), size: size.trim().parse::<u64>().unwrap_or(0) * 512, guards, labels })
 }
 
 /// Where the block device with this `major:minor` is mounted first, by `/proc/self/mountinfo` (proc(5)).
@@ -117,11 +132,21 @@ fn mounted_at<'a>(mounts: &'a str, number: &str) -> Option<&'a str> {
 
 /// What signatures say that a disk holds.
 fn holds(path: &Path) -> Result<Option<Guard>, HostError> {
-    let path = path.to_string_lossy();
-    let listed = process::run("wipefs", &["--noheadings", "--output", "TYPE,LABEL", &path])?;
-    let found: Vec<String> =
-        listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let found = signatures(path, "TYPE,LABEL")?;
     Ok((!found.is_empty()).then(|| Guard::Holds(found.join(", "))))
+}
+
+fn labels(path: &Path) -> Result<Vec<Label>, HostError> {
+    let mut texts = signatures(path, "LABEL")?;
+    texts.retain(|text| !text.is_empty());
+    Ok(texts.into_iter().map(|text| Label { text, device: path.to_owned() }).collect())
+}
+
+/// These columns of wipefs(8), a line for every signature.
+fn signatures(path: &Path, columns: &str) -> Result<Vec<String>, HostError> {
+    let listed =
+        process::run("wipefs", &["--noheadings", "--output", columns, path.to_string_lossy().as_ref()])?;
+    Ok(listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
 }
 
 #[cfg(test)]
@@ -135,6 +160,19 @@ mod tests {
         assert_eq!(mounted_at(mounts, "254:5"), Some("/run/initramfs/elemental-state"));
         assert_eq!(mounted_at(mounts, "254:6"), None);
         assert_eq!(mounted_at("broken", ""), None);
+    }
+
+    #[test]
+    fn a_file_system_is_found_by_its_label() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        let mut bytes = vec![0; 1 << 20];
+        bytes[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+        bytes[0x44c] = 1;
+        bytes[0x478..0x481].copy_from_slice(b"COS_STATE");
+        fs::write(&path, bytes).unwrap();
+        let label = Label { text: "COS_STATE".to_owned(), device: path.clone() };
+        assert_eq!(look(&path).unwrap().labels, [label]);
     }
 
     #[test]

@@ -17,5 +17,5 @@ mod look;
 mod write;
 
 pub use layout::{Layout, Partition, layout};
-pub use look::{Disk, Guard, disks, look};
+pub use look::{Disk, Guard, Label, disks, look};
 pub use write::{Content, install};
