@@ -1,12 +1,14 @@
 //! What is on a disk already, and whether it may be overwritten.
 
 use std::{
-    fmt, fs,
-    os::unix::fs::FileTypeExt,
+    fmt,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use super::super::{HostError, process};
+use super::super::{HostError, Root, process};
 
 /// A disk, or a file that stands for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,24 +86,51 @@ pub fn look(path: &Path) -> Result<Disk, HostError> {
         return Ok(Disk { path: path.clone(), size, guards, labels: labels(path)? });
     }
     if !kind.is_block_device() {
-        return Err(failed(std::io::Error::other("it is no disk")));
+        return Err(failed(io::Error::other("it is no disk")));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let sys = Path::new("/sys/class/block").join(&name);
     if sys.join("partition").exists() {
-        return Err(failed(std::io::Error::other("it is a partition; name the whole disk")));
+        return Err(failed(io::Error::other("it is a partition; name the whole disk")));
     }
-    let size = fs::read_to_string(sys.join("size")).map_err(failed)?;
-    let mut parts = vec![name.clone()];
-    parts.extend(fs::read_dir(&sys).map_err(failed)?.flatten().filter_map(|entry| {
+    let Seen { size, parts, mut guards } = seen(&Root::system(), &name)?;
+    if guards.is_empty() && is_held(path).map_err(failed)? {
+        let by = "something has it for itself alone: a mount that is not seen from here, a volume, another program";
+        guards.push(Guard::InUse(by.to_owned()));
+    }
+    guards.extend(holds(path)?);
+    // What cannot be read has no label at boot either.
+    let labels = parts.iter().flat_map(|part| labels(&Path::new("/dev").join(part)).unwrap_or_default());
+    let labels = labels.collect();
+    Ok(Disk { path: path.clone(), size, guards, labels })
+}
+
+/// What the kernel's files say of a disk.
+struct Seen {
+    size: u64,
+    /// Itself and its partitions.
+    parts: Vec<String>,
+    guards: Vec<Guard>,
+}
+
+fn seen(root: &Root, name: &str) -> Result<Seen, HostError> {
+    let read = |path: PathBuf| {
+        fs::read_to_string(&path).map_err(|source| HostError::File { operation: "read", path, source })
+    };
+    let block = root.path("/sys/class/block");
+    let sys = block.join(name);
+    let size = read(sys.join("size"))?;
+    let mut parts = vec![name.to_owned()];
+    parts.extend(fs::read_dir(&sys).into_iter().flatten().flatten().filter_map(|entry| {
         let part = entry.file_name().to_string_lossy().into_owned();
         entry.path().join("partition").exists().then_some(part)
     }));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let mounts = read(root.path("/proc/self/mountinfo"))?;
+    // Not there: a kernel without swap.
+    let swaps = fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
     let mut guards = Vec::new();
     for part in &parts {
-        let sys = Path::new("/sys/class/block").join(part);
+        let sys = block.join(part);
         let number = fs::read_to_string(sys.join("dev")).unwrap_or_default();
         guards.extend(
             mounted_at(&mounts, number.trim()).map(|at| Guard::InUse(format!("{part} is mounted at {at}"))),
@@ -114,12 +143,18 @@ pub fn look(path: &Path) -> Result<Disk, HostError> {
             holders.map(|by| Guard::InUse(format!("{part} is part of {}", by.file_name().to_string_lossy()))),
         );
     }
-    guards.extend(holds(path)?);
-    // What cannot be read has no label at boot either.
-    let labels = parts.iter().flat_map(|part| labels(&Path::new("/dev").join(part)).unwrap_or_default());
-    let labels = labels.collect();
-    // /sys counts sectors of 512 bytes, whatever the disk's own are.
-    Ok(Disk { path: path.clone(), size: size.trim().parse::<u64>().unwrap_or(0) * 512, guards, labels })
+    // Sectors of 512 bytes, whatever the disk's own are.
+    Ok(Seen { size: size.trim().parse::<u64>().unwrap_or(0) * 512, parts, guards })
+}
+
+/// Whether a device, or one of its partitions, is held exclusively, as every mount does: also btrfs, which
+/// `/proc/self/mountinfo` shows under another number, and mounts in other namespaces, which it does not show.
+fn is_held(path: &Path) -> io::Result<bool> {
+    match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where the block device with this `major:minor` is mounted first, by `/proc/self/mountinfo` (proc(5)).
@@ -160,6 +195,47 @@ mod tests {
         assert_eq!(mounted_at(mounts, "254:5"), Some("/run/initramfs/elemental-state"));
         assert_eq!(mounted_at(mounts, "254:6"), None);
         assert_eq!(mounted_at("broken", ""), None);
+    }
+
+    /// A directory that stands for a machine with the disk sda and its partition sda1.
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        let sda = [
+            ("/sys/class/block/sda/size", "4096\n"),
+            ("/sys/class/block/sda/dev", "8:0\n"),
+            ("/sys/class/block/sda/sda1/partition", "1\n"),
+            ("/sys/class/block/sda1/dev", "8:1\n"),
+        ];
+        for (path, text) in sda.iter().chain(files) {
+            let path = root.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        (directory, root)
+    }
+
+    const MOUNTS: &str = "/proc/self/mountinfo";
+
+    #[test]
+    fn a_disk_is_in_use_by_what_its_partitions_are() {
+        let (_directory, root) = machine(&[(MOUNTS, "22 1 0:21 / /proc rw - proc proc rw\n")]);
+        let free = seen(&root, "sda").unwrap();
+        assert_eq!((free.size, free.guards), (2 << 20, Vec::new()));
+        assert_eq!(free.parts, ["sda", "sda1"]);
+        let mounted = (MOUNTS, "30 1 8:1 / /mnt rw - ext4 /dev/sda1 rw\n");
+        let swapped = ("/proc/swaps", "Filename Type Size\n/dev/sda1 partition 1024\n");
+        let (_directory, root) = machine(&[mounted, swapped, ("/sys/class/block/sda/holders/dm-0/dev", "")]);
+        let guards = seen(&root, "sda").unwrap().guards;
+        let uses = ["sda is part of dm-0", "sda1 is mounted at /mnt", "sda1 is swap space"];
+        assert_eq!(guards, uses.map(|by| Guard::InUse(by.to_owned())));
+    }
+
+    #[test]
+    fn mounts_that_cannot_be_read_are_not_taken_for_none() {
+        let (_directory, root) = machine(&[]);
+        let error = seen(&root, "sda").err().unwrap().to_string();
+        assert!(error.contains(MOUNTS), "{error}");
     }
 
     #[test]

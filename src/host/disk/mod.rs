@@ -14,6 +14,8 @@
 
 mod layout;
 mod look;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use layout::{Layout, Partition, layout};

@@ -90,8 +90,7 @@ pub fn install(
 
 /// Writes the partition table over whatever there was.
 fn partition(disk: &Path, layout: &Layout, content: &Content<'_>) -> Result<(), HostError> {
-    let path = disk.to_string_lossy();
-    process::run_long("wipefs", &["--all", "--force", &path], PATIENCE)?;
+    wipe(disk)?;
     let mut words = vec!["--disk-guid".to_owned(), uuid(content, "disk")];
     for part in &layout.partitions {
         let number = part.number;
@@ -101,8 +100,17 @@ fn partition(disk: &Path, layout: &Layout, content: &Content<'_>) -> Result<(), 
         words.extend(["--change-name".to_owned(), format!("{number}:{}", part.name)]);
         words.extend(["--partition-guid".to_owned(), format!("{number}:{}", uuid(content, part.name))]);
     }
-    words.push(path.into_owned());
+    words.push(disk.to_string_lossy().into_owned());
     run("sgdisk", &words)
+}
+
+/// Takes the signatures away. Of a device that is in use by now, nothing: wipefs(8) asks the kernel for it alone, unless
+/// it is forced, as it has to be for the partition table of a file.
+pub(super) fn wipe(disk: &Path) -> Result<(), HostError> {
+    let force = disk.is_file().then_some("--force");
+    let path = disk.to_string_lossy();
+    let words: Vec<&str> = ["--all"].into_iter().chain(force).chain([path.as_ref()]).collect();
+    process::run_long("wipefs", &words, PATIENCE).map(drop)
 }
 
 fn efi(disk: &Path, part: &Partition, content: &Content<'_>) -> Result<(), HostError> {

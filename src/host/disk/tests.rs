@@ -1,0 +1,75 @@
+//! Files, and devices that the kernel makes of them.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{Guard, look, write::wipe};
+
+/// A file as a block device, as long as this lives.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// None where that may not or cannot be done.
+    fn of(file: &Path, options: &[&str]) -> Option<Self> {
+        let made = Command::new("losetup").args(["--find", "--show"]).args(options).arg(file).output();
+        match made {
+            Ok(made) if made.status.success() => {
+                Some(Self(String::from_utf8(made.stdout).unwrap().trim().into()))
+            }
+            _ => {
+                eprintln!("skipped: loop devices take root, and a kernel with them");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let done = Command::new("losetup").arg("--detach").arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()), "{} is left", self.0.display());
+    }
+}
+
+/// A disk with a partition table of one entry.
+fn partitioned(directory: &Path) -> PathBuf {
+    let path = directory.join("disk");
+    let mut bytes = vec![0; 1 << 20];
+    // Linux, sectors 1 to 1024.
+    bytes[0x1c2] = 0x83;
+    bytes[0x1c6] = 1;
+    bytes[0x1cb] = 4;
+    bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_file_loses_its_partition_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = partitioned(directory.path());
+    assert!(matches!(look(&path).unwrap().guards.as_slice(), [Guard::Holds(_)]));
+    wipe(&path).unwrap();
+    assert_eq!(look(&path).unwrap().guards, []);
+}
+
+#[test]
+fn a_device_that_something_holds_is_in_use_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = partitioned(directory.path());
+    let Some(device) = Loop::of(&file, &[]) else { return };
+    // What a mount of btrfs, or one in another namespace, is to the kernel.
+    let holder = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&device.0).unwrap();
+    let guards = look(&device.0).unwrap().guards;
+    assert!(matches!(guards.as_slice(), [Guard::InUse(_), Guard::Holds(_)]), "{guards:?}");
+    assert!(wipe(&device.0).is_err());
+    drop(holder);
+    let guards = look(&device.0).unwrap().guards;
+    assert!(matches!(guards.as_slice(), [Guard::Holds(_)]), "{guards:?}");
+    wipe(&device.0).unwrap();
+    assert_eq!(look(&device.0).unwrap().guards, []);
+}
