@@ -257,7 +257,9 @@ fn told(disk: &Disk) -> String {
 fn guard(disk: &Disk, wipe: bool) -> anyhow::Result<()> {
     for guard in &disk.guards {
         match guard {
-            Guard::InUse(_) => bail!("{} {guard}; nothing was written", disk.path.display()),
+            Guard::Unfit(_) | Guard::InUse(_) => {
+                bail!("{} {guard}; nothing was written", disk.path.display())
+            }
             Guard::Holds(_) if !wipe => {
                 bail!("{} {guard}; nothing was written. --wipe overwrites it", disk.path.display())
             }
@@ -372,6 +374,8 @@ mod tests {
         assert!(guard(&full, true).is_ok());
         let used = a_disk("/dev/sda", &[Guard::InUse("sda1 is mounted at /mnt".to_owned())]);
         assert!(guard(&used, true).unwrap_err().to_string().contains("mounted at /mnt"));
+        let unfit = a_disk("/dev/sda", &[Guard::Unfit("its sectors".to_owned())]);
+        assert!(guard(&unfit, true).unwrap_err().to_string().contains("cannot be used (its sectors)"));
     }
 
     #[test]

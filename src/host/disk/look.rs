@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::{HostError, Root, process};
+use super::{
+    super::{HostError, Root, process},
+    SECTOR,
+};
 
 /// A disk, or a file that stands for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Label {
 /// A reason not to write to a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guard {
+    /// It cannot hold a system as we write it. Nothing overrides this.
+    Unfit(String),
     /// It, or one of its partitions, is in use here: mounted, swapped to, part of an array. Nothing overrides this.
     InUse(String),
     /// It holds something: a partition table, a file system. `--wipe` overrides this.
@@ -44,6 +49,7 @@ pub enum Guard {
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unfit(why) => write!(f, "cannot be used ({why})"),
             Self::InUse(what) => write!(f, "is in use ({what})"),
             Self::Holds(what) => write!(f, "is not empty ({what})"),
         }
@@ -128,7 +134,8 @@ fn seen(root: &Root, name: &str) -> Result<Seen, HostError> {
     let mounts = read(root.path("/proc/self/mountinfo"))?;
     // Not there: a kernel without swap.
     let swaps = fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
-    let mut guards = Vec::new();
+    let mut guards: Vec<Guard> =
+        unfit(read(sys.join("queue/logical_block_size"))?.trim()).into_iter().collect();
     for part in &parts {
         let sys = block.join(part);
         let number = fs::read_to_string(sys.join("dev")).unwrap_or_default();
@@ -143,8 +150,17 @@ fn seen(root: &Root, name: &str) -> Result<Seen, HostError> {
             holders.map(|by| Guard::InUse(format!("{part} is part of {}", by.file_name().to_string_lossy()))),
         );
     }
-    // Sectors of 512 bytes, whatever the disk's own are.
-    Ok(Seen { size: size.trim().parse::<u64>().unwrap_or(0) * 512, parts, guards })
+    // In these sectors, whatever the disk's own are.
+    Ok(Seen { size: size.trim().parse::<u64>().unwrap_or(0) * SECTOR, parts, guards })
+}
+
+/// The layout, sgdisk's and GRUB's numbers are of sectors of 512 bytes; with others every partition would be elsewhere.
+fn unfit(sector: &str) -> Option<Guard> {
+    let other = (sector != SECTOR.to_string()).then_some(sector)?;
+    Some(Guard::Unfit(format!(
+        "its sectors have {other} bytes, and only {SECTOR} are supported; some disks can be changed: nvme format, \
+         sg_format"
+    )))
 }
 
 /// Whether a device, or one of its partitions, is held exclusively, as every mount does: also btrfs, which
@@ -204,6 +220,7 @@ mod tests {
         let sda = [
             ("/sys/class/block/sda/size", "4096\n"),
             ("/sys/class/block/sda/dev", "8:0\n"),
+            ("/sys/class/block/sda/queue/logical_block_size", "512\n"),
             ("/sys/class/block/sda/sda1/partition", "1\n"),
             ("/sys/class/block/sda1/dev", "8:1\n"),
         ];
@@ -229,6 +246,14 @@ mod tests {
         let guards = seen(&root, "sda").unwrap().guards;
         let uses = ["sda is part of dm-0", "sda1 is mounted at /mnt", "sda1 is swap space"];
         assert_eq!(guards, uses.map(|by| Guard::InUse(by.to_owned())));
+    }
+
+    #[test]
+    fn a_disk_with_large_sectors_is_refused() {
+        let large = ("/sys/class/block/sda/queue/logical_block_size", "4096\n");
+        let (_directory, root) = machine(&[(MOUNTS, ""), large]);
+        let guards = seen(&root, "sda").unwrap().guards;
+        assert!(matches!(guards.as_slice(), [Guard::Unfit(why)] if why.contains("4096")), "{guards:?}");
     }
 
     #[test]

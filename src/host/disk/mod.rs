@@ -18,6 +18,9 @@ mod look;
 mod tests;
 mod write;
 
+/// What everything here counts in.
+const SECTOR: u64 = 512;
+
 pub use layout::{Layout, Partition, layout};
 pub use look::{Disk, Guard, Label, disks, look};
 pub use write::{Content, install};

@@ -73,3 +73,14 @@ fn a_device_that_something_holds_is_in_use_and_stays_as_it_is() {
     wipe(&device.0).unwrap();
     assert_eq!(look(&device.0).unwrap().guards, []);
 }
+
+#[test]
+fn a_device_with_large_sectors_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("disk");
+    fs::write(&file, vec![0; 1 << 20]).unwrap();
+    let Some(device) = Loop::of(&file, &["--sector-size", "4096"]) else { return };
+    let disk = look(&device.0).unwrap();
+    assert_eq!(disk.size, 1 << 20);
+    assert!(matches!(disk.guards.as_slice(), [Guard::Unfit(_)]), "{:?}", disk.guards);
+}

@@ -10,12 +10,11 @@ use std::{
 
 use super::{
     super::{HostError, process},
-    Layout, Partition,
+    Layout, Partition, SECTOR,
 };
 
 /// Slow disks and emulated machines write at a few MiB/s.
 const PATIENCE: Duration = Duration::from_secs(1800);
-const SECTOR: u64 = 512;
 
 /// What is written.
 #[derive(Debug, Clone)]
