@@ -56,7 +56,7 @@ impl fmt::Display for Guard {
     }
 }
 
-/// All disks of this machine that can be written to, in the order of their names.
+/// All disks of this machine, in the order of their names.
 pub fn disks() -> Vec<Disk> {
     let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
     let mut names: Vec<String> =
@@ -69,12 +69,11 @@ pub fn disks() -> Vec<Disk> {
         .collect()
 }
 
-/// Memory, loops, CD drives and the like are no disks; neither is what cannot be written.
+/// Memory, loops, CD drives and the like are no disks; neither is a reader without a card.
 fn is_disk(name: &str) -> bool {
-    let read =
-        |file: &str| fs::read_to_string(Path::new("/sys/block").join(name).join(file)).unwrap_or_default();
+    let size = fs::read_to_string(Path::new("/sys/block").join(name).join("size")).unwrap_or_default();
     let kind = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
-    !kind.iter().any(|kind| name.starts_with(kind)) && read("ro").trim() == "0" && read("size").trim() != "0"
+    !kind.iter().any(|kind| name.starts_with(kind)) && size.trim() != "0"
 }
 
 /// Looks at one disk.
@@ -134,8 +133,11 @@ fn seen(root: &Root, name: &str) -> Result<Seen, HostError> {
     let mounts = read(root.path("/proc/self/mountinfo"))?;
     // Not there: a kernel without swap.
     let swaps = fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
-    let mut guards: Vec<Guard> =
-        unfit(read(sys.join("queue/logical_block_size"))?.trim()).into_iter().collect();
+    let mut guards = Vec::new();
+    if read(sys.join("ro"))?.trim() != "0" {
+        guards.push(Guard::Unfit("it is read-only".to_owned()));
+    }
+    guards.extend(unfit(read(sys.join("queue/logical_block_size"))?.trim()));
     for part in &parts {
         let sys = block.join(part);
         let number = fs::read_to_string(sys.join("dev")).unwrap_or_default();
@@ -220,6 +222,7 @@ mod tests {
         let sda = [
             ("/sys/class/block/sda/size", "4096\n"),
             ("/sys/class/block/sda/dev", "8:0\n"),
+            ("/sys/class/block/sda/ro", "0\n"),
             ("/sys/class/block/sda/queue/logical_block_size", "512\n"),
             ("/sys/class/block/sda/sda1/partition", "1\n"),
             ("/sys/class/block/sda1/dev", "8:1\n"),
@@ -254,6 +257,13 @@ mod tests {
         let (_directory, root) = machine(&[(MOUNTS, ""), large]);
         let guards = seen(&root, "sda").unwrap().guards;
         assert!(matches!(guards.as_slice(), [Guard::Unfit(why)] if why.contains("4096")), "{guards:?}");
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_is_seen_and_refused() {
+        let (_directory, root) = machine(&[(MOUNTS, ""), ("/sys/class/block/sda/ro", "1\n")]);
+        let guards = seen(&root, "sda").unwrap().guards;
+        assert_eq!(guards, [Guard::Unfit("it is read-only".to_owned())]);
     }
 
     #[test]
