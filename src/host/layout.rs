@@ -6,6 +6,9 @@ use super::{HostError, Root};
 const LAYOUT: &str = "/run/cos/cos-layout.env";
 /// Directories that are kept, with spaces in between.
 const KEPT: &str = "PERSISTENT_STATE_PATHS";
+/// What elemental keeps where nothing is said (`NewMountSpec` of its pkg/config); a list that is said replaces it.
+/// Kairos always says one.
+const OF_ELEMENTAL: &str = "/etc/systemd /etc/ssh /home /opt /root /var/log";
 /// Where k3s has its cluster, and the kubelet its pods.
 const OF_K3S: [&str; 2] = ["/var/lib/rancher", "/var/lib/kubelet"];
 
@@ -29,7 +32,8 @@ fn with_k3s(layout: &str) -> Option<String> {
         Some(value.trim_matches(['"', '\'']).to_owned())
     };
     // The last word counts, as for a shell.
-    let kept = layout.lines().filter_map(value).next_back().unwrap_or_default();
+    let kept = layout.lines().filter_map(value).next_back().filter(|kept| !kept.trim().is_empty());
+    let kept = kept.unwrap_or_else(|| OF_ELEMENTAL.to_owned());
     let covered = |path: &str| {
         kept.split_whitespace()
             .any(|kept| path.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
@@ -56,8 +60,15 @@ mod tests {
                     PERSISTENT_STATE_PATHS=\"/etc/ssh /var/lib/kubelet /var/lib/rancher\"\n";
         assert_eq!(with_k3s(layout).as_deref(), Some(with));
         assert_eq!(with_k3s(with), None);
-        let alone = "PERSISTENT_STATE_PATHS=\"/var/lib/rancher /var/lib/kubelet\"\n";
-        assert_eq!(with_k3s("").as_deref(), Some(alone));
+    }
+
+    #[test]
+    fn a_layout_without_a_list_keeps_what_elemental_keeps_by_itself() {
+        let with = "OVERLAY=\"tmpfs:25%\"\nPERSISTENT_STATE_PATHS=\"/etc/systemd /etc/ssh /home /opt /root /var/log \
+                    /var/lib/rancher /var/lib/kubelet\"\n";
+        for without in ["", "PERSISTENT_STATE_PATHS=\n", "PERSISTENT_STATE_PATHS=\"\"\n"] {
+            assert_eq!(with_k3s(&format!("OVERLAY=\"tmpfs:25%\"\n{without}")).as_deref(), Some(with));
+        }
     }
 
     #[test]
