@@ -81,6 +81,11 @@ impl Known<'_> {
         self.config.network_token.is_some()
     }
 
+    /// The machine is meant to be a k3s server, or may be chosen as one.
+    fn may_serve(&self) -> bool {
+        self.wants_k3s() && self.config.role != RoleSetting::Worker
+    }
+
     /// The machine is meant to run k3s.
     fn wants_k3s(&self) -> bool {
         match self.config.role {

@@ -1,16 +1,22 @@
 //! What can be seen on the machine itself.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{Finding, Known};
 use crate::{
     config::Severity,
-    host::{self, AGENT, Loaded, UnitState},
+    host::{self, AGENT, Loaded, Root, UnitState},
     k3s::ServiceManager,
 };
 
 /// Room for images, logs and the ledger; k3s evicts pods from a disk that has less.
 const ROOMY: u64 = 2 << 30;
+/// Where k3s has its cluster.
+const K3S_STATE: &str = "/var/lib/rancher";
 /// Below this not even our own state is sure to be written.
 const FULL: u64 = 64 << 20;
 /// IPv6 works on no smaller packets (RFC 8200, section 5).
@@ -57,7 +63,7 @@ pub(super) fn look(known: &Known<'_>) -> Vec<Finding> {
     findings.push(k3s(known));
     findings.extend(ports(known));
     findings.extend(interface(known));
-    findings.push(disk(known));
+    findings.extend(places(known).iter().map(|place| disk(known.root, place)));
     findings.extend(sysctls(known));
     findings
 }
@@ -222,34 +228,95 @@ fn interface(known: &Known<'_>) -> Option<Finding> {
     })
 }
 
-fn disk(known: &Known<'_>) -> Finding {
-    let path = known.root.path("/usr/local");
-    let stat = match nix::sys::statvfs::statvfs(&path) {
+/// A directory that has to be on a disk, and writable.
+struct Place {
+    name: &'static str,
+    /// The directory, or the nearest above it that is there.
+    path: PathBuf,
+    loss: &'static str,
+    fix: &'static str,
+    /// Whether what is written there has to outlive this boot.
+    kept: bool,
+}
+
+fn places(known: &Known<'_>) -> Vec<Place> {
+    // A medium or the recovery image keeps nothing, on purpose.
+    let kept = host::mode(known.root) == host::Mode::Installed;
+    let mut places = vec![Place {
+        name: "/usr/local",
+        path: PathBuf::from("/usr/local"),
+        loss: "the machine forgets who it is",
+        fix: "mount the persistent partition there, writable; dmesg says if the disk is damaged",
+        kept,
+    }];
+    if kept && known.may_serve() {
+        places.push(Place {
+            name: K3S_STATE,
+            path: nearest(known.root, K3S_STATE),
+            loss: "a k3s server loses its cluster",
+            fix: "make /var/lib/rancher and /var/lib/kubelet persistent: PERSISTENT_STATE_PATHS in \
+                  /run/cos/cos-layout.env, or a file system of a disk mounted there",
+            kept,
+        });
+    }
+    places
+}
+
+fn disk(root: &Root, place: &Place) -> Finding {
+    let Place { name, path, loss, fix, kept } = place;
+    let stat = match nix::sys::statvfs::statvfs(&root.path(path)) {
         Ok(stat) => stat,
-        Err(error) => {
-            return Finding::fail(
-                "disk",
-                format!("/usr/local: {error}"),
-                "mount the persistent partition there",
-            );
-        }
+        Err(error) => return Finding::fail("disk", format!("{name}: {error}"), *fix),
     };
     #[allow(clippy::useless_conversion, reason = "the types differ from platform to platform")]
     let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
-    let text = format!("/usr/local has {} MiB left", free >> 20);
-    if stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
-        Finding::fail(
-            "disk",
-            "/usr/local is read-only: the machine forgets who it is",
-            "mount the persistent partition there, writable; dmesg says if the disk is damaged",
-        )
+    let text = format!("{name} has {} MiB left", free >> 20);
+    let mounts = fs::read_to_string(root.path("/proc/self/mountinfo")).unwrap_or_default();
+    if *kept && is_volatile(&mounts, path) {
+        Finding::fail("disk", format!("{name} is in memory: at every boot {loss}"), *fix)
+    } else if stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+        Finding::fail("disk", format!("{name} is read-only: {loss}"), *fix)
     } else if free < FULL {
-        Finding::fail("disk", text, "make room: du -xh /usr/local | sort -h | tail")
+        Finding::fail("disk", text, format!("make room: du -xh {name} | sort -h | tail"))
     } else if free < ROOMY {
         Finding::warn("disk", text, "make room, or use a larger disk: k3s evicts pods from full disks")
     } else {
         Finding::ok("disk", text)
     }
+}
+
+/// A directory as it is behind links, or the nearest above it that is there.
+fn nearest(root: &Root, path: &str) -> PathBuf {
+    let there = Path::new(path).ancestors().find_map(|above| fs::canonicalize(root.path(above)).ok());
+    let top = fs::canonicalize(root.path("/")).unwrap_or_default();
+    let inside = there.as_deref().and_then(|there| there.strip_prefix(top).ok());
+    Path::new("/").join(inside.unwrap_or(Path::new(path)))
+}
+
+/// Whether what is written at `path` is gone after this boot: in memory, or in an overlay that writes to memory.
+fn is_volatile(mounts: &str, path: &Path) -> bool {
+    let in_memory = |kind: &str| ["tmpfs", "ramfs"].contains(&kind);
+    let Some((kind, options)) = mounted(mounts, path) else { return false };
+    let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="));
+    match (kind, upper) {
+        ("overlay", Some(upper)) => {
+            mounted(mounts, Path::new(upper)).is_some_and(|(kind, _)| in_memory(kind))
+        }
+        _ => in_memory(kind),
+    }
+}
+
+/// Kind and options of the file system that `path` is on, by `/proc/self/mountinfo` (proc(5)): of the deepest mount above
+/// it, the last one.
+fn mounted<'a>(mounts: &'a str, path: &Path) -> Option<(&'a str, &'a str)> {
+    let above = mounts.lines().filter_map(|line| {
+        let (mount, system) = line.split_once(" - ")?;
+        let at = Path::new(mount.split(' ').nth(4)?);
+        path.starts_with(at).then_some((at.components().count(), system))
+    });
+    let (_, system) = above.max_by_key(|(depth, _)| *depth)?;
+    let mut fields = system.split(' ');
+    Some((fields.next()?, fields.nth(1)?))
 }
 
 fn sysctls(known: &Known<'_>) -> Vec<Finding> {
@@ -282,7 +349,10 @@ fn sysctls(known: &Known<'_>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::doctor::Verdict, config::Config, host::Root};
+    use crate::{
+        cli::doctor::Verdict,
+        config::{Config, RoleSetting},
+    };
 
     fn machine() -> (tempfile::TempDir, Root, Config) {
         let directory = tempfile::tempdir().unwrap();
@@ -324,7 +394,75 @@ mod tests {
     #[test]
     fn a_machine_without_a_role_needs_no_k3s() {
         let (_directory, root, mut config) = machine();
-        config.role = crate::config::RoleSetting::None;
+        config.role = RoleSetting::None;
         assert_eq!(k3s(&Known { root: &root, config: &config, snapshot: None }).verdict, Verdict::Ok);
+    }
+
+    /// As the image mounts it: /var in memory, /usr/local and what is bound from it on a disk.
+    const MOUNTS: &str = "20 1 7:0 / / ro - squashfs /dev/loop0 ro\n\
+        21 20 0:20 / /run rw shared:1 - tmpfs run rw,mode=755\n\
+        22 21 0:21 / /run/memory rw - tmpfs memory rw\n\
+        23 20 0:22 / /var rw - overlay overlay rw,lowerdir=/sysroot/var,upperdir=/run/memory/var/upper,workdir=/w\n\
+        24 20 254:6 / /usr/local rw - ext4 /dev/vda6 rw\n";
+    const BOUND: &str = "25 23 254:6 /.state/var-lib-rancher.bind /var/lib/rancher rw - ext4 /dev/vda6 rw\n";
+
+    #[test]
+    fn what_is_written_into_memory_is_seen_behind_overlays() {
+        let bound = format!("{MOUNTS}{BOUND}");
+        for (path, mounts, volatile) in [
+            ("/usr/local", MOUNTS, false),
+            ("/var/lib/rancher", MOUNTS, true),
+            ("/var/lib/rancher", &bound, false),
+            ("/var/lib/rancher-data", &bound, true),
+            ("/run/c3os", MOUNTS, true),
+            ("/usr", MOUNTS, false),
+            // A container: its upper directory is outside of what it sees.
+            ("/var/lib", "9 1 0:9 / / rw - overlay overlay rw,lowerdir=/a,upperdir=/b/c,workdir=/d\n", false),
+            ("/var/lib", "9 1 0:9 / / rw - ramfs none rw\n", true),
+            ("/var/lib", "broken - \n", false),
+            ("/var/lib", "", false),
+        ] {
+            assert_eq!(is_volatile(mounts, Path::new(path)), volatile, "{path} in {mounts}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_yet_will_be_where_the_one_above_is() {
+        let (_directory, root, _) = machine();
+        assert_eq!(nearest(&root, K3S_STATE), Path::new("/"));
+        fs::create_dir_all(root.path("/var/lib")).unwrap();
+        assert_eq!(nearest(&root, K3S_STATE), Path::new("/var/lib"));
+        fs::create_dir_all(root.path("/usr/local/k3s")).unwrap();
+        std::os::unix::fs::symlink("../../usr/local/k3s", root.path(K3S_STATE)).unwrap();
+        assert_eq!(nearest(&root, K3S_STATE), Path::new("/usr/local/k3s"));
+    }
+
+    #[test]
+    fn a_server_whose_state_is_in_memory_is_told_to_keep_it() {
+        let (_directory, root, mut config) = machine();
+        fs::create_dir_all(root.path("/usr/local")).unwrap();
+        fs::create_dir_all(root.path(K3S_STATE)).unwrap();
+        fs::create_dir_all(root.path("/proc/self")).unwrap();
+        fs::create_dir_all(root.path("/run/elemental")).unwrap();
+        let mut told = |role, mounts: &str, sentinel: &str| {
+            config.role = role;
+            fs::write(root.path("/proc/self/mountinfo"), mounts).unwrap();
+            fs::write(root.path("/run/elemental").join(sentinel), "1").unwrap();
+            let known = Known { root: &root, config: &config, snapshot: None };
+            let findings: Vec<Finding> = places(&known).iter().map(|place| disk(&root, place)).collect();
+            fs::remove_file(root.path("/run/elemental").join(sentinel)).unwrap();
+            let lost = |finding: &&Finding| finding.what.contains("/var/lib/rancher is in memory");
+            findings.iter().find(lost).map(|finding| (finding.verdict, finding.fix.clone().unwrap()))
+        };
+        for role in [RoleSetting::Auto, RoleSetting::Master] {
+            let (verdict, fix) = told(role, MOUNTS, "active_mode").unwrap();
+            assert_eq!(verdict, Verdict::Fail);
+            assert!(fix.contains("PERSISTENT_STATE_PATHS") && fix.contains("/var/lib/kubelet"), "{fix}");
+            assert_eq!(told(role, &format!("{MOUNTS}{BOUND}"), "active_mode"), None);
+            assert_eq!(told(role, MOUNTS, "live_mode"), None);
+            assert_eq!(told(role, MOUNTS, "recovery_mode"), None);
+        }
+        assert_eq!(told(RoleSetting::Worker, MOUNTS, "active_mode"), None);
+        assert_eq!(told(RoleSetting::None, MOUNTS, "active_mode"), None);
     }
 }
