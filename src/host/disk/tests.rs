@@ -1,13 +1,14 @@
 //! Files, and devices that the kernel makes of them.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use super::{Guard, look, write::wipe};
+use super::{Guard, Label, look, write::wipe};
 
 /// A file as a block device, as long as this lives.
 struct Loop(PathBuf);
@@ -33,6 +34,17 @@ impl Drop for Loop {
         let done = Command::new("losetup").arg("--detach").arg(&self.0).status();
         assert!(done.is_ok_and(|status| status.success()), "{} is left", self.0.display());
     }
+}
+
+/// What a mount of btrfs, or one in another namespace, is to the kernel.
+fn held(device: &Path) -> File {
+    OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(device).unwrap()
+}
+
+/// A program that another test is just starting has our open files until it runs.
+fn eventually(done: impl Fn() -> bool) {
+    let mut tries = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(10))).take(1000);
+    assert!(done() || tries.any(|()| done()), "still not so after 10 s");
 }
 
 /// A disk with a partition table of one entry.
@@ -62,16 +74,14 @@ fn a_device_that_something_holds_is_in_use_and_stays_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let file = partitioned(directory.path());
     let Some(device) = Loop::of(&file, &[]) else { return };
-    // What a mount of btrfs, or one in another namespace, is to the kernel.
-    let holder = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&device.0).unwrap();
+    let holder = held(&device.0);
     let guards = look(&device.0).unwrap().guards;
     assert!(matches!(guards.as_slice(), [Guard::InUse(_), Guard::Holds(_)]), "{guards:?}");
     assert!(wipe(&device.0).is_err());
     drop(holder);
-    let guards = look(&device.0).unwrap().guards;
-    assert!(matches!(guards.as_slice(), [Guard::Holds(_)]), "{guards:?}");
-    wipe(&device.0).unwrap();
-    assert_eq!(look(&device.0).unwrap().guards, []);
+    eventually(|| matches!(look(&device.0).unwrap().guards.as_slice(), [Guard::Holds(_)]));
+    eventually(|| wipe(&device.0).is_ok());
+    eventually(|| look(&device.0).unwrap().guards.is_empty());
 }
 
 #[test]
@@ -83,4 +93,30 @@ fn a_device_with_large_sectors_cannot_be_used() {
     let disk = look(&device.0).unwrap();
     assert_eq!(disk.size, 1 << 20);
     assert!(matches!(disk.guards.as_slice(), [Guard::Unfit(_)]), "{:?}", disk.guards);
+}
+
+#[test]
+fn a_disk_has_the_labels_of_its_partitions_and_is_in_use_when_one_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = partitioned(directory.path());
+    let mut bytes = fs::read(&file).unwrap();
+    // An ext4 file system in the partition, which begins with the second sector.
+    bytes[0x638..0x63a].copy_from_slice(&[0x53, 0xef]);
+    bytes[0x64c] = 1;
+    bytes[0x678..0x681].copy_from_slice(b"COS_STATE");
+    fs::write(&file, bytes).unwrap();
+    let Some(device) = Loop::of(&file, &["--partscan"]) else { return };
+    let part = PathBuf::from(format!("{}p1", device.0.display()));
+    if !part.exists() {
+        // A kernel that reads no partition tables can be told.
+        let _ = Command::new("addpart").arg(&device.0).args(["1", "1", "1024"]).status();
+    }
+    if !part.exists() {
+        eprintln!("skipped: nobody makes {} here", part.display());
+        return;
+    }
+    let _holder = held(&part);
+    let disk = look(&device.0).unwrap();
+    assert!(matches!(disk.guards.as_slice(), [Guard::InUse(_), Guard::Holds(_)]), "{:?}", disk.guards);
+    assert_eq!(disk.labels, [Label { text: "COS_STATE".to_owned(), device: part }]);
 }
