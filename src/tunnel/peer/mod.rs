@@ -29,7 +29,7 @@ pub use self::reach::PingError;
 use self::{
     attempt::{Attempt, BACKOFF, Carrier},
     mtu::PathMtu,
-    reach::{PROBE_TIMEOUT, Probe, SEARCH_ROUNDS, WATCH, Watch},
+    reach::{PROBE_TIMEOUT, Probe, Purpose, SEARCH_ROUNDS, WATCH, Watch},
 };
 use super::{
     Counters, DropReason,
@@ -308,14 +308,14 @@ impl Peer {
         self.backoff = BACKOFF.0;
         self.not_before = None;
         self.last_handshake = Some(now);
-        self.probes.retain(|_, probe| probe.ping.is_some());
+        self.probes.retain(|_, probe| matches!(probe.purpose, Purpose::Ping(_)));
         self.mtu.forget_probes();
         self.start_watch(now, WATCH, 0);
         out.table_changed = true;
         match self.paths.chosen() {
             // Also tells the responder that we have the session.
             Some(path) => {
-                self.probe(path, false, None, now, out);
+                self.probe(path, Purpose::Search, now, out);
                 self.search_mtu(now, out);
             }
             None => {

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::{Output, Peer};
+use super::{Output, Peer, Purpose};
 use crate::tunnel::path::Path;
 
 /// Sizes below the interface's MTU that are tried. The last fits the IPv6 minimum of 1280 with 80 bytes around it.
@@ -70,7 +70,7 @@ impl Peer {
     fn probe_size(&mut self, size: u16, now: Instant, out: &mut Output) {
         if let Some(path) = self.mtu.path {
             self.mtu.pending = self.mtu.pending.saturating_add(1);
-            self.send_sized_probe(path, size, now, out);
+            self.probe(path, Purpose::Size(size), now, out);
         }
     }
 

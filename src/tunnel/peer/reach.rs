@@ -41,11 +41,22 @@ pub enum PingError {
 pub(super) struct Probe {
     pub(super) path: Path,
     pub(super) sent: Instant,
-    /// Take the path if it answers, whatever the others are like: the peer itself moved there.
-    pub(super) take: bool,
-    pub(super) ping: Option<u64>,
-    /// Sent to learn whether an inner packet of so many bytes gets through.
-    pub(super) size: Option<u16>,
+    pub(super) purpose: Purpose,
+}
+
+/// What a probe is to show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Whether the path answers, and how soon.
+    Search,
+    /// Whether the way taken still carries what we send.
+    Watch,
+    /// Whether the peer itself moved there: the path is taken if it answers, whatever the others are like.
+    Move,
+    /// The round trip, for the ping with this token.
+    Ping(u64),
+    /// Whether an inner packet of so many bytes gets through.
+    Size(u16),
 }
 
 /// A look at a session in use.
@@ -53,7 +64,11 @@ pub(super) struct Watch {
     pub(super) next: Instant,
     pub(super) sent: u64,
     pub(super) received: u64,
+    /// Looks in a row without any datagram received.
     pub(super) silent: u8,
+    /// Probes in a row that the way taken left unanswered. What is received meanwhile proves nothing: it may come
+    /// another way, or ours may carry one direction only.
+    pub(super) unanswered: u8,
 }
 
 impl Peer {
@@ -74,9 +89,10 @@ impl Peer {
         let path = Path::of(self.paths.ports(), from);
         self.paths.add(path);
         // A stream is not where a peer moves to; it answers there if it has to.
-        let take = !path.is_stream();
-        if self.is_current(session) && !self.probes.values().any(|probe| probe.take && probe.path == path) {
-            self.probe(path, take, None, now, out);
+        let purpose = if path.is_stream() { Purpose::Search } else { Purpose::Move };
+        let asked = |probe: &Probe| probe.purpose == Purpose::Move && probe.path == path;
+        if self.is_current(session) && !self.probes.values().any(asked) {
+            self.probe(path, purpose, now, out);
         }
     }
 
@@ -93,20 +109,22 @@ impl Peer {
     pub(in crate::tunnel) fn handle_probe_ack(&mut self, number: u64, now: Instant, out: &mut Output) {
         let Some(probe) = self.probes.remove(&number) else { return };
         let round_trip = now.saturating_duration_since(probe.sent);
-        if let Some(size) = probe.size {
-            self.size_probed(probe.path, size, true, now, out);
-        }
         let had_path = self.paths.chosen().is_some();
         let mut changed = self.paths.answered(probe.path, round_trip);
-        if probe.take {
-            changed |= self.paths.take(probe.path);
-        }
-        if let Some(token) = probe.ping {
-            self.pings.retain(|(known, _)| *known != token);
-            out.pongs.push_back((token, Ok(round_trip)));
+        match probe.purpose {
+            Purpose::Search | Purpose::Watch => {}
+            Purpose::Move => changed |= self.paths.take(probe.path),
+            Purpose::Ping(token) => {
+                self.pings.retain(|(known, _)| *known != token);
+                out.pongs.push_back((token, Ok(round_trip)));
+            }
+            Purpose::Size(size) => self.size_probed(probe.path, size, true, now, out),
         }
         if let Some(watch) = &mut self.watch {
             watch.silent = 0;
+            if self.paths.chosen() == Some(probe.path) {
+                watch.unanswered = 0;
+            }
         }
         if self.current.is_some() {
             self.search = None;
@@ -133,7 +151,7 @@ impl Peer {
     /// There is reason to doubt that the peer still has our session: it has to answer at once, or a handshake follows.
     pub(in crate::tunnel) fn doubt(&mut self, now: Instant, out: &mut Output) {
         if let Some((_, path)) = self.sending() {
-            self.probe(path, false, None, now, out);
+            self.probe(path, Purpose::Watch, now, out);
             self.start_watch(now, WORRIED_WATCH, SESSION_FAILS_AFTER - 1);
             self.watch.as_mut().expect("just started").sent = u64::MAX;
         }
@@ -142,37 +160,23 @@ impl Peer {
     pub(super) fn send_pings(&mut self, now: Instant, out: &mut Output) {
         let Some((_, path)) = self.sending() else { return };
         for (token, _) in self.pings.clone() {
-            if !self.probes.values().any(|probe| probe.ping == Some(token)) {
-                self.probe(path, false, Some(token), now, out);
+            let purpose = Purpose::Ping(token);
+            if !self.probes.values().any(|probe| probe.purpose == purpose) {
+                self.probe(path, purpose, now, out);
             }
         }
     }
 
-    pub(super) fn probe(
-        &mut self,
-        path: Path,
-        take: bool,
-        ping: Option<u64>,
-        now: Instant,
-        out: &mut Output,
-    ) {
-        self.begin_probe(Probe { path, sent: now, take, ping, size: None }, out);
-    }
-
-    /// A probe as long as the datagram of an inner packet of `size` bytes.
-    pub(super) fn send_sized_probe(&mut self, path: Path, size: u16, now: Instant, out: &mut Output) {
-        self.begin_probe(Probe { path, sent: now, take: false, ping: None, size: Some(size) }, out);
-    }
-
-    fn begin_probe(&mut self, probe: Probe, out: &mut Output) {
+    pub(super) fn probe(&mut self, path: Path, purpose: Purpose, now: Instant, out: &mut Output) {
         let Some(session) = self.current.as_ref().map(|e| Arc::clone(&e.session)) else { return };
         out.next_probe += 1;
-        let to = probe.path.endpoint(self.paths.ports(), 0);
+        let to = path.endpoint(self.paths.ports(), 0);
         let mut message = Message::Probe(out.next_probe).encode();
-        if let Some(size) = probe.size {
+        if let Purpose::Size(size) = purpose {
+            // As long as the datagram of such a packet.
             message.resize(META + usize::from(size), 0);
         }
-        self.probes.insert(out.next_probe, probe);
+        self.probes.insert(out.next_probe, Probe { path, sent: now, purpose });
         self.send_bytes(&session, &message, to, out);
     }
 
@@ -184,10 +188,19 @@ impl Peer {
             .map(|(number, _)| *number)
             .collect();
         for number in lost {
-            match self.probes.remove(&number) {
-                Some(Probe { path, size: Some(size), .. }) => self.size_probed(path, size, false, now, out),
-                Some(probe) => self.paths.lost(probe.path),
-                None => {}
+            let Some(Probe { path, purpose, .. }) = self.probes.remove(&number) else { continue };
+            match purpose {
+                Purpose::Size(size) => self.size_probed(path, size, false, now, out),
+                Purpose::Search | Purpose::Watch | Purpose::Move | Purpose::Ping(_) => self.paths.lost(path),
+            }
+            if purpose == Purpose::Watch
+                && self.paths.chosen() == Some(path)
+                && let Some(watch) = &mut self.watch
+            {
+                watch.unanswered += 1;
+                if watch.silent == 0 {
+                    watch.next = now;
+                }
             }
         }
         let late: Vec<u64> =
@@ -212,14 +225,14 @@ impl Peer {
         // A stream has to be opened first: not where the first round was enough.
         let first = left == SEARCH_ROUNDS;
         for path in self.paths.all().into_iter().filter(|path| !first || !path.is_stream()) {
-            self.probe(path, false, None, now, out);
+            self.probe(path, Purpose::Search, now, out);
         }
     }
 
     pub(super) fn start_watch(&mut self, now: Instant, interval: Duration, silent: u8) {
         if let Some(current) = &self.current {
             let (sent, received) = (current.session.sent(), current.session.received());
-            self.watch = Some(Watch { next: now + interval, sent, received, silent });
+            self.watch = Some(Watch { next: now + interval, sent, received, silent, unanswered: 0 });
         }
     }
 
@@ -230,7 +243,7 @@ impl Peer {
             return false;
         }
         let (sent, received) = (current.session.sent(), current.session.received());
-        let idle = sent == watch.sent && watch.silent == 0;
+        let idle = sent == watch.sent && watch.silent == 0 && watch.unanswered == 0;
         let heard = received != watch.received;
         (watch.sent, watch.received) = (sent, received);
         if idle {
@@ -246,21 +259,23 @@ impl Peer {
             watch.next = now + WORRIED_WATCH;
         }
         let silent = watch.silent;
-        if let Some(path) = self.paths.chosen() {
-            self.probe(path, false, None, now, out);
-            if path.is_stream() {
-                // Whether something else passes meanwhile.
-                for other in self.paths.all().into_iter().filter(|other| !other.is_stream()) {
-                    self.probe(other, false, None, now, out);
-                }
-            }
+        let failing = silent.max(watch.unanswered) >= PATH_FAILS_AFTER;
+        let mut changed = false;
+        if failing {
+            watch.unanswered = 0;
+            changed = self.paths.failed();
         }
-        if silent >= PATH_FAILS_AFTER && self.paths.all().len() > 1 {
-            out.table_changed |= self.paths.failed();
+        if changed {
+            out.table_changed = true;
             self.search_mtu(now, out);
-            for path in self.paths.all() {
-                self.probe(path, false, None, now, out);
-            }
+        }
+        let chosen = self.paths.chosen();
+        // On a stream: whether something else passes meanwhile.
+        let everywhere = failing || chosen.is_some_and(|path| path.is_stream());
+        for path in self.paths.all().into_iter().filter(|path| everywhere || chosen == Some(*path)) {
+            // The way that has just failed is not counted on again at once, or nothing would ever be idle.
+            let watched = chosen == Some(path) && (changed || !failing);
+            self.probe(path, if watched { Purpose::Watch } else { Purpose::Search }, now, out);
         }
         if silent < SESSION_FAILS_AFTER {
             return false;

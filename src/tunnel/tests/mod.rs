@@ -434,6 +434,52 @@ fn a_stream_is_left_alone_where_udp_passes_and_taken_when_it_stops_passing() {
 }
 
 #[test]
+fn a_way_that_dies_in_our_direction_alone_is_left_though_the_peer_is_still_heard() {
+    let mut world = World::new(2);
+    connect(&mut world);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    let address = world.nodes[1].address;
+    world.deaf.push(address);
+    for i in 0..20u8 {
+        world.send(1, 0, b"still heard");
+        if i % 2 == 0 {
+            world.send(0, 1, b"y");
+        }
+        world.run(500 * MS);
+    }
+    assert_eq!(endpoint(&world), Some(Endpoint::Stream(world.nodes[1].id)));
+    world.delivered(1);
+    world.send(0, 1, b"z");
+    world.run(100 * MS);
+    assert_eq!(world.delivered(1), [b"z"]);
+}
+
+#[test]
+fn an_end_that_only_hears_is_idle_even_if_the_one_way_to_the_peer_is_dead() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    let [a, b] = [0, 1].map(|i: usize| world.nodes[i].address);
+    world.deaf.push(b);
+    let session = Arc::clone(&world.nodes[1].table.peers[0].sending.as_ref().expect("connected").session);
+    let bytes =
+        [&[0; META], packet(world.nodes[1].overlay, world.nodes[0].overlay, b"y").as_slice()].concat();
+    world.send(0, 1, b"z");
+    let mut before = 0;
+    for second in 0..60 {
+        let datagram = session.seal(Kind::Data, 0, &bytes).expect("below the limit");
+        world.receive(Endpoint::Udp(b), Endpoint::Udp(a), datagram);
+        world.run(1000 * MS);
+        if second == 30 {
+            before = world.datagrams;
+        }
+    }
+    assert_eq!(world.delivered(0).len(), 60);
+    assert_eq!(world.datagrams, before);
+}
+
+#[test]
 fn when_the_connection_of_the_mesh_ends_its_stream_is_no_way_any_more() {
     let mut world = World::new(2);
     connect(&mut world);

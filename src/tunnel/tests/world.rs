@@ -31,8 +31,10 @@ pub(super) struct World {
     /// Under way: from, to (an address, or a node by stream), datagram.
     pub(super) wire: VecDeque<(Endpoint, Endpoint, Vec<u8>)>,
     pub(super) streams: VecDeque<(NodeId, NodeId, u64, Vec<u8>)>,
-    /// Datagrams to these addresses vanish.
+    /// Datagrams to and from these addresses vanish.
     pub(super) dead: Vec<SocketAddr>,
+    /// Datagrams to these addresses vanish, those from them do not.
+    pub(super) deaf: Vec<SocketAddr>,
     /// Longer datagrams vanish as well.
     pub(super) longest: usize,
     pub(super) datagrams: usize,
@@ -94,6 +96,7 @@ impl World {
             wire: VecDeque::new(),
             streams: VecDeque::new(),
             dead: Vec::new(),
+            deaf: Vec::new(),
             longest: usize::MAX,
             datagrams: 0,
             by_stream: 0,
@@ -213,8 +216,9 @@ impl World {
             if let Some((from, to, ticket, message)) = self.streams.pop_front() {
                 self.stream(from, to, ticket, &message);
             } else if let Some((from, to, datagram)) = self.wire.pop_front() {
-                let dead = |end: &Endpoint| self.dead.iter().any(|dead| *end == Endpoint::Udp(*dead));
-                if !dead(&from) && !dead(&to) && datagram.len() <= self.longest {
+                let among = |list: &[SocketAddr], end| list.iter().any(|one| end == Endpoint::Udp(*one));
+                let vanishes = among(&self.dead, from) || among(&self.dead, to) || among(&self.deaf, to);
+                if !vanishes && datagram.len() <= self.longest {
                     self.now += MS / 10;
                     self.receive(from, to, datagram);
                 }
