@@ -73,6 +73,13 @@ pub(super) struct Output {
     pub(super) rekey_after: Duration,
 }
 
+impl Output {
+    /// Whether datagrams to `end` would run through the tunnel itself.
+    fn is_inside(&self, end: Endpoint) -> bool {
+        matches!(end, Endpoint::Udp(address) if self.overlay.contains(&address.ip()))
+    }
+}
+
 /// What a peer tells the outside.
 pub(super) enum News {
     /// A handshake shall be carried by stream.
@@ -195,7 +202,7 @@ impl Peer {
     /// The first datagram of a session came, from `from` if known.
     pub(super) fn handle_confirmed(&mut self, from: Option<Endpoint>, now: Instant, out: &mut Output) {
         let Some((session, _)) = self.next.take_if(|(session, _)| session.received() > 0) else { return };
-        if let Some(from) = from {
+        if let Some(from) = from.filter(|from| !out.is_inside(*from)) {
             let path = Path::of(self.paths.ports(), from);
             self.paths.add(path);
             if self.paths.chosen().is_none() && self.paths.take(path) {

@@ -86,6 +86,9 @@ impl Peer {
         out: &mut Output,
     ) {
         session.settle();
+        if out.is_inside(from) {
+            return;
+        }
         let path = Path::of(self.paths.ports(), from);
         self.paths.add(path);
         // A stream is not where a peer moves to; it answers there if it has to.

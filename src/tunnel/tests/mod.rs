@@ -310,6 +310,40 @@ fn an_overlay_address_is_never_the_way_to_a_peer() {
 }
 
 #[test]
+fn a_datagram_that_came_through_the_overlay_does_not_make_the_overlay_the_way() {
+    let mut world = World::new(2);
+    let inside = SocketAddr::new(world.nodes[1].overlay, 51900);
+    // The very first of a session, and any later one.
+    world.send(0, 1, b"x");
+    let (from, to, ticket, message) = world.streams.pop_front().expect("a handshake is wanted");
+    let answer = world.nodes[1].tunnel.handle_request(from, &message, world.now);
+    assert_eq!(to, world.nodes[1].id);
+    world.collect();
+    let now = world.now;
+    world.nodes[0].tunnel.handle_answer(to, ticket, Some(&answer), now);
+    world.collect();
+    let (_, _, first) = world.wire.pop_front().expect("a probe");
+    let outside = SocketAddr::new(world.nodes[0].overlay, 51900);
+    let address = world.nodes[1].address;
+    world.receive(Endpoint::Udp(outside), Endpoint::Udp(address), first);
+    world.collect();
+    assert_ne!(world.nodes[1].tunnel.peers()[0].endpoint, Some(Endpoint::Udp(outside)));
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"x"]);
+    let session = Arc::clone(&world.nodes[0].table.peers[0].sending.as_ref().expect("connected").session);
+    let now = world.now;
+    world.nodes[0].tunnel.handle_moved(&session, Endpoint::Udp(inside), now);
+    world.collect();
+    assert!(world.wire.iter().all(|(_, to, _)| *to != Endpoint::Udp(inside)));
+    assert!(session.take_move(), "later moves are told");
+    for i in 0..2 {
+        let overlay = Path::Direct(world.nodes[1 - i].overlay);
+        assert!(world.nodes[i].tunnel.peers()[0].connected);
+        assert!(world.nodes[i].table.peers[0].paths.iter().all(|path| *path != overlay));
+    }
+}
+
+#[test]
 fn the_same_routes_again_change_nothing() {
     let mut world = World::new(2);
     world.send(0, 1, b"x");
