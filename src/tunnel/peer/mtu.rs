@@ -28,9 +28,10 @@ pub(super) struct PathMtu {
 impl PathMtu {
     pub(super) const UNKNOWN: Self = Self { path: None, size: u16::MAX, answered: 0, pending: 0, all: false };
 
-    /// No probe that is under way counts any more.
+    /// No probe that is under way counts any more, and what was answered has to be answered again: a path may have
+    /// come to carry less without a word.
     pub(super) fn forget_probes(&mut self) {
-        (self.pending, self.all) = (0, false);
+        (self.answered, self.pending, self.all) = (0, 0, false);
     }
 }
 

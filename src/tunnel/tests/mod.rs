@@ -410,6 +410,26 @@ fn a_path_that_carries_less_is_found_out_and_one_that_carries_all_is_not_searche
     assert_eq!(world.datagrams, datagrams);
 }
 
+#[test]
+fn a_path_that_begins_to_carry_less_is_found_out_by_the_next_session() {
+    let mtu = |world: &World| world.nodes[0].table.peers()[0].sending.as_ref().map(|sending| sending.mtu);
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    assert_eq!(mtu(&world), Some(1420));
+    // Nobody says that something was too big.
+    world.longest = 1350 + OVERHEAD;
+    for _ in 0..150 {
+        world.send(0, 1, b"y");
+        world.run(1000 * MS);
+    }
+    assert_eq!(mtu(&world), Some(1340));
+    world.delivered(1);
+    world.send(0, 1, &[7; 1340 - 20]);
+    world.run(100 * MS);
+    assert_eq!(world.delivered(1), [[7; 1340 - 20]]);
+}
+
 /// The mesh connects the first two nodes.
 fn connect(world: &mut World) {
     let (a, b, now) = (world.nodes[0].id, world.nodes[1].id, world.now);
