@@ -124,7 +124,6 @@ const REFUSED: u8 = 2;
 /// [`Tunnel::poll_table`].
 pub struct Tunnel {
     settings: TunnelSettings,
-    rng: StdRng,
     peers: BTreeMap<NodeId, Peer>,
     sessions: BTreeMap<SessionId, NodeId>,
     /// Networks that this host routes via an overlay address.
@@ -141,11 +140,10 @@ impl Tunnel {
         let (mtu, rekey_after) = (settings.mtu, settings.rekey_after);
         Self {
             settings,
-            rng: StdRng::from_seed(seed),
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             gateways: Vec::new(),
-            out: Output { counters, mtu, rekey_after, ..Output::default() },
+            out: Output::new(counters, StdRng::from_seed(seed), mtu, rekey_after),
             tickets: 0,
             other_psks: Vec::new(),
         }
@@ -491,14 +489,14 @@ impl Tunnel {
 
     fn seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
-        self.rng.fill_bytes(&mut seed);
+        self.out.rng.fill_bytes(&mut seed);
         seed
     }
 
     /// An offer with a session id of its own, taken from now on.
     fn offer(&mut self, peer: NodeId) -> (SessionId, Offer) {
         let id = loop {
-            let id = SessionId::from_bits(self.rng.next_u32());
+            let id = SessionId::from_bits(self.out.rng.next_u32());
             if !self.sessions.contains_key(&id) {
                 break id;
             }

@@ -24,6 +24,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use rand::rngs::StdRng;
 
 pub use self::reach::PingError;
 use self::{
@@ -55,14 +56,15 @@ const KEEP_NEXT: Duration = Duration::from_secs(10);
 const WAITING: usize = 16;
 
 /// What a peer wants done; the composite passes it on.
-#[derive(Default)]
 pub(super) struct Output {
     pub(super) transmits: VecDeque<(Endpoint, Vec<u8>)>,
     pub(super) pongs: VecDeque<(u64, Result<Duration, PingError>)>,
     pub(super) news: VecDeque<News>,
     pub(super) table_changed: bool,
     pub(super) counters: Arc<Counters>,
-    pub(super) next_probe: u64,
+    /// From the tunnel's seed: ephemeral keys, session ids, and the numbers of probes. Who could guess those would answer
+    /// a probe that went elsewhere, and have our packets sent there.
+    pub(super) rng: StdRng,
     /// Overlay addresses: never the way to a peer, or the tunnel would run through itself.
     pub(super) overlay: BTreeSet<IpAddr>,
     /// Whom the mesh has a connection with, which can carry datagrams by stream. It may be there before a route is.
@@ -74,6 +76,21 @@ pub(super) struct Output {
 }
 
 impl Output {
+    pub(super) fn new(counters: Arc<Counters>, rng: StdRng, mtu: u16, rekey_after: Duration) -> Self {
+        Self {
+            transmits: VecDeque::new(),
+            pongs: VecDeque::new(),
+            news: VecDeque::new(),
+            table_changed: false,
+            counters,
+            rng,
+            overlay: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
+            mtu,
+            rekey_after,
+        }
+    }
+
     /// Whether datagrams to `end` would run through the tunnel itself.
     fn is_inside(&self, end: Endpoint) -> bool {
         matches!(end, Endpoint::Udp(address) if self.overlay.contains(&address.ip()))

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::RngCore;
+
 use super::{News, Output, Peer};
 use crate::tunnel::{
     message::Message,
@@ -172,14 +174,14 @@ impl Peer {
 
     pub(super) fn probe(&mut self, path: Path, purpose: Purpose, now: Instant, out: &mut Output) {
         let Some(session) = self.current.as_ref().map(|e| Arc::clone(&e.session)) else { return };
-        out.next_probe += 1;
+        let number = out.rng.next_u64();
         let to = path.endpoint(self.paths.ports(), 0);
-        let mut message = Message::Probe(out.next_probe).encode();
+        let mut message = Message::Probe(number).encode();
         if let Purpose::Size(size) = purpose {
             // As long as the datagram of such a packet.
             message.resize(META + usize::from(size), 0);
         }
-        self.probes.insert(out.next_probe, Probe { path, sent: now, purpose });
+        self.probes.insert(number, Probe { path, sent: now, purpose });
         self.send_bytes(&session, &message, to, out);
     }
 

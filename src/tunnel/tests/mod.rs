@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use self::world::{Node, World, packet};
-use super::*;
+use super::{message::Message, *};
 use crate::identity::NodeId;
 
 const MS: Duration = Duration::from_millis(1);
@@ -192,6 +192,30 @@ fn a_peer_that_moves_is_followed_once_it_answers_from_there() {
     world.run(1000 * MS);
     assert_eq!(world.delivered(1).last(), Some(&b"found".to_vec()));
     assert_eq!(world.nodes[0].tunnel.peers()[0].endpoint, Some(Endpoint::Udp(new)));
+}
+
+#[test]
+fn a_peer_cannot_answer_a_probe_that_it_did_not_see() {
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let (address, victim) = (world.nodes[1].address, "192.0.2.7:4711".parse().unwrap());
+    let [ours, theirs] =
+        [0, 1].map(|i: usize| Arc::clone(&world.nodes[i].table.peers[0].sending.as_ref().unwrap().session));
+    let (peer, now) = (world.nodes[1].id, world.now);
+    world.nodes[0].tunnel.handle_ping(peer, 1, now);
+    let (_, mut probe) = world.nodes[0].tunnel.poll_transmit().expect("a probe");
+    let header = Header::decode(&probe).expect("ours");
+    let seen = theirs.open(&header, &mut probe).expect("authentic").plaintext.to_vec();
+    let Some(Message::Probe(seen)) = Message::decode(&seen) else { panic!("a probe") };
+    world.nodes[0].tunnel.handle_moved(&ours, Endpoint::Udp(victim), now);
+    for number in (0..100).chain((1..100).map(|next| seen.wrapping_add(next))) {
+        let now = world.now;
+        let ack = Message::ProbeAck(number).encode();
+        world.nodes[0].tunnel.handle_control(&ours, Endpoint::Udp(address), &ack, now);
+    }
+    world.run(2000 * MS);
+    assert_eq!(endpoint(&world), Some(Endpoint::Udp(address)));
 }
 
 #[test]
