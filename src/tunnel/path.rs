@@ -201,6 +201,14 @@ impl Paths {
         self.choose()
     }
 
+    /// The peer may be anywhere by now: every way has to answer again before it counts.
+    pub(super) fn forget_choice(&mut self) {
+        self.chosen = None;
+        for candidate in &mut self.candidates {
+            candidate.round_trip = None;
+        }
+    }
+
     /// Takes `path`, whatever the others are like. Gives whether that is a change.
     pub(super) fn take(&mut self, path: Path) -> bool {
         self.add(path);

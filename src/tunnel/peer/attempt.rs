@@ -100,6 +100,10 @@ impl Peer {
         let Some(attempt) = self.take_attempt(ticket) else { return Ok(()) };
         let (session, offer) = attempt.initiator.finish(answer).inspect_err(|_| self.back_off(now, out))?;
         self.tell_paths(&offer, out);
+        // By stream: nothing was answered in the tunnel, if there was one.
+        if ticket.is_some() {
+            self.paths.forget_choice();
+        }
         self.establish(Arc::new(session), now, out);
         Ok(())
     }

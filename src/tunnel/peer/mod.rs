@@ -357,6 +357,7 @@ impl Peer {
         self.watch = None;
         self.search = None;
         self.probes.clear();
+        self.paths.forget_choice();
         self.mtu.forget_probes();
         out.table_changed = true;
     }

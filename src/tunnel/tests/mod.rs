@@ -136,6 +136,41 @@ fn a_peer_that_stops_says_so_and_the_next_packet_makes_a_new_session() {
     assert_eq!(world.delivered(1), [b"y"]);
 }
 
+/// Node 1 restarts with another address.
+fn move_house(world: &mut World) {
+    world.restart(1);
+    let new: SocketAddr = "192.168.7.7:51900".parse().unwrap();
+    world.nodes[1].address = new;
+    world.nodes[1].tunnel.handle_addresses(vec![new.ip()]);
+}
+
+#[test]
+fn a_peer_that_comes_back_with_another_address_is_sent_to_there_at_once() {
+    // After a goodbye.
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    world.nodes[1].tunnel.handle_stop();
+    world.run(1000 * MS);
+    move_house(&mut world);
+    world.send(0, 1, b"y");
+    world.run(1000 * MS);
+    assert_eq!(world.delivered(1), [b"y"]);
+    assert_eq!(endpoint(&world), Some(Endpoint::Udp(world.nodes[1].address)));
+    // Without: the control plane reports that it is there again.
+    let mut world = World::new(2);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    move_house(&mut world);
+    let (peer, now) = (world.nodes[1].id, world.now);
+    world.nodes[0].tunnel.handle_connected(peer, now);
+    world.run(800 * MS);
+    world.send(0, 1, b"y");
+    world.run(200 * MS);
+    assert_eq!(world.delivered(1), [b"y"]);
+    assert_eq!(endpoint(&world), Some(Endpoint::Udp(world.nodes[1].address)));
+}
+
 #[test]
 fn a_peer_that_nobody_can_reach_costs_a_bounded_number_of_datagrams() {
     let mut world = World::new(2);
