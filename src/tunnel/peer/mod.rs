@@ -337,9 +337,9 @@ impl Peer {
         self.start_watch(now, WATCH, 0);
         out.table_changed = true;
         match self.paths.chosen() {
-            // Also tells the responder that we have the session.
+            // Also tells the responder that we have the session; the watch repeats it if it gets lost.
             Some(path) => {
-                self.probe(path, Purpose::Search, now, out);
+                self.probe(path, Purpose::Watch, now, out);
                 self.search_mtu(now, out);
             }
             None => {

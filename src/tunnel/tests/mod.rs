@@ -88,6 +88,35 @@ fn a_session_in_use_is_replaced_after_two_minutes_without_the_control_plane_and_
 }
 
 #[test]
+fn a_new_session_is_confirmed_again_until_the_peer_has_it() {
+    let mut world = World::new(2);
+    let local = |node: &Node| node.table.peers[0].sending.as_ref().expect("connected").session.local();
+    world.send(0, 1, b"x");
+    world.run(100 * MS);
+    let first = local(&world.nodes[0]);
+    world.run(110_000 * MS);
+    world.send(0, 1, b"y");
+    world.run(15_000 * MS);
+    assert_eq!(local(&world.nodes[0]), first, "nothing was sent since it is due");
+    world.send(0, 1, b"z");
+    while local(&world.nodes[0]) == first {
+        let (from, to, datagram) = world.wire.pop_front().expect("a handshake");
+        world.receive(from, to, datagram);
+        world.collect();
+    }
+    // What would confirm it gets lost, and what is sent a second later.
+    world.deaf.push(world.nodes[1].address);
+    world.run(1500 * MS);
+    world.deaf.clear();
+    world.run(15_000 * MS);
+    assert_eq!(world.handshakes_by_stream, 1);
+    world.delivered(1);
+    world.send(0, 1, b"at once");
+    world.run(10 * MS);
+    assert_eq!(world.delivered(1), [b"at once"]);
+}
+
+#[test]
 fn after_a_restart_either_end_gets_traffic_going_again() {
     for sender in [0, 1] {
         let mut world = World::new(2);
