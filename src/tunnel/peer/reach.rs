@@ -95,7 +95,8 @@ impl Peer {
         self.paths.add(path);
         // A stream is not where a peer moves to; it answers there if it has to.
         let purpose = if path.is_stream() { Purpose::Search } else { Purpose::Move };
-        let asked = |probe: &Probe| probe.purpose == Purpose::Move && probe.path == path;
+        // One at a time, or what two ends say on a path unknown to both would multiply.
+        let asked = |probe: &Probe| probe.purpose == purpose && probe.path == path;
         if self.is_current(session) && !self.probes.values().any(asked) {
             self.probe(path, purpose, now, out);
         }

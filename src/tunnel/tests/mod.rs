@@ -598,6 +598,24 @@ fn a_way_that_dies_in_our_direction_alone_is_left_though_the_peer_is_still_heard
 }
 
 #[test]
+fn what_two_ends_say_on_a_slow_way_does_not_multiply() {
+    let mut world = World::new(2);
+    connect(&mut world);
+    world.send(0, 1, b"x");
+    world.run(1000 * MS);
+    let address = world.nodes[1].address;
+    world.dead.push(address);
+    world.delay = 800 * MS;
+    let before = world.datagrams;
+    for _ in 0..20 {
+        world.send(0, 1, b"y");
+        world.send(1, 0, b"y");
+        world.run(1000 * MS);
+    }
+    assert!(world.datagrams - before < 400, "{}", world.datagrams - before);
+}
+
+#[test]
 fn an_end_that_only_hears_is_idle_even_if_the_one_way_to_the_peer_is_dead() {
     let mut world = World::new(2);
     world.send(0, 1, b"x");

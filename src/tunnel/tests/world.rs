@@ -30,6 +30,9 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     /// Under way: from, to (an address, or a node by stream), datagram.
     pub(super) wire: VecDeque<(Endpoint, Endpoint, Vec<u8>)>,
+    /// How long a datagram is under way.
+    pub(super) delay: Duration,
+    delayed: VecDeque<(Instant, Endpoint, Endpoint, Vec<u8>)>,
     pub(super) streams: VecDeque<(NodeId, NodeId, u64, Vec<u8>)>,
     /// Datagrams to and from these addresses vanish.
     pub(super) dead: Vec<SocketAddr>,
@@ -94,6 +97,8 @@ impl World {
             now: Instant::now_for_tests(),
             nodes: (1..=nodes).map(|seed| node(seed, 0)).collect(),
             wire: VecDeque::new(),
+            delay: MS / 10,
+            delayed: VecDeque::new(),
             streams: VecDeque::new(),
             dead: Vec::new(),
             deaf: Vec::new(),
@@ -219,14 +224,22 @@ impl World {
                 let among = |list: &[SocketAddr], end| list.iter().any(|one| end == Endpoint::Udp(*one));
                 let vanishes = among(&self.dead, from) || among(&self.dead, to) || among(&self.deaf, to);
                 if !vanishes && datagram.len() <= self.longest {
-                    self.now += MS / 10;
-                    self.receive(from, to, datagram);
+                    assert!(self.delayed.len() < 1000, "datagrams multiply");
+                    self.delayed.push_back((self.now + self.delay, from, to, datagram));
                 }
             } else {
-                let next = self.nodes.iter().filter_map(|node| node.tunnel.poll_timeout()).min();
-                match next {
-                    Some((at, _)) if at <= end => self.now = self.now.max(at),
+                let timers = self.nodes.iter().filter_map(|node| node.tunnel.poll_timeout());
+                let timer = timers.map(|(at, _)| at).min();
+                let arrival = self.delayed.front().map(|(at, ..)| *at);
+                match timer.into_iter().chain(arrival).min() {
+                    Some(at) if at <= end => self.now = self.now.max(at),
                     Some(_) | None => break,
+                }
+                if arrival.is_some_and(|at| at <= self.now)
+                    && let Some((_, from, to, datagram)) = self.delayed.pop_front()
+                {
+                    self.receive(from, to, datagram);
+                    continue;
                 }
                 for node in &mut self.nodes {
                     node.tunnel.handle_timeout(self.now);
