@@ -62,8 +62,8 @@ pub(super) struct Output {
     pub(super) news: VecDeque<News>,
     pub(super) table_changed: bool,
     pub(super) counters: Arc<Counters>,
-    /// From the tunnel's seed: ephemeral keys, session ids, and the numbers of probes. Who could guess those would answer
-    /// a probe that went elsewhere, and have our packets sent there.
+    /// From the tunnel's seed: ephemeral keys, session ids, and the numbers of probes. Who could guess those would
+    /// answer a probe that went elsewhere, and have our packets sent there.
     pub(super) rng: StdRng,
     /// Overlay addresses: never the way to a peer, or the tunnel would run through itself.
     pub(super) overlay: BTreeSet<IpAddr>,
@@ -283,6 +283,7 @@ impl Peer {
             self.watch.as_ref().map(|watch| (watch.next, "session watch")),
             self.probes
                 .values()
+                .filter(|probe| !probe.lost)
                 .map(|probe| probe.sent + PROBE_TIMEOUT)
                 .min()
                 .map(|at| (at, "probe timeout")),

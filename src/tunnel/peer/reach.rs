@@ -17,12 +17,15 @@ use crate::tunnel::{
 
 /// A probe without answer after this is lost.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Until then its answer is still taken: behind full buffers a path is slow, not dead.
+const LATE: Duration = Duration::from_secs(4);
 /// Between the rounds of probes that look for a path, and how many.
 pub(super) const SEARCH: Duration = Duration::from_millis(400);
 pub(super) const SEARCH_ROUNDS: u8 = 8;
 /// How often a session in use is looked at.
 pub(super) const WATCH: Duration = Duration::from_secs(5);
-/// How often when something was sent and nothing came back, and after how many such looks what happens.
+/// How often when something was sent and nothing came back, and after how many such looks, or lost probes, what
+/// happens.
 const WORRIED_WATCH: Duration = Duration::from_millis(700);
 const PATH_FAILS_AFTER: u8 = 2;
 const SESSION_FAILS_AFTER: u8 = 4;
@@ -44,6 +47,8 @@ pub(super) struct Probe {
     pub(super) path: Path,
     pub(super) sent: Instant,
     pub(super) purpose: Purpose,
+    /// Counted as lost; its answer may still come.
+    pub(super) lost: bool,
 }
 
 /// What a probe is to show.
@@ -96,7 +101,7 @@ impl Peer {
         // A stream is not where a peer moves to; it answers there if it has to.
         let purpose = if path.is_stream() { Purpose::Search } else { Purpose::Move };
         // One at a time, or what two ends say on a path unknown to both would multiply.
-        let asked = |probe: &Probe| probe.purpose == purpose && probe.path == path;
+        let asked = |probe: &Probe| !probe.lost && probe.purpose == purpose && probe.path == path;
         if self.is_current(session) && !self.probes.values().any(asked) {
             self.probe(path, purpose, now, out);
         }
@@ -119,10 +124,14 @@ impl Peer {
         let mut changed = self.paths.answered(probe.path, round_trip);
         match probe.purpose {
             Purpose::Search | Purpose::Watch => {}
+            // Other sizes are tried already.
+            Purpose::Size(_) if probe.lost => {}
             Purpose::Move => changed |= self.paths.take(probe.path),
             Purpose::Ping(token) => {
-                self.pings.retain(|(known, _)| *known != token);
-                out.pongs.push_back((token, Ok(round_trip)));
+                if let Some(waiting) = self.pings.iter().position(|(known, _)| *known == token) {
+                    self.pings.remove(waiting);
+                    out.pongs.push_back((token, Ok(round_trip)));
+                }
             }
             Purpose::Size(size) => self.size_probed(probe.path, size, true, now, out),
         }
@@ -167,7 +176,7 @@ impl Peer {
         let Some((_, path)) = self.sending() else { return };
         for (token, _) in self.pings.clone() {
             let purpose = Purpose::Ping(token);
-            if !self.probes.values().any(|probe| probe.purpose == purpose) {
+            if !self.probes.values().any(|probe| !probe.lost && probe.purpose == purpose) {
                 self.probe(path, purpose, now, out);
             }
         }
@@ -182,19 +191,19 @@ impl Peer {
             // As long as the datagram of such a packet.
             message.resize(META + usize::from(size), 0);
         }
-        self.probes.insert(number, Probe { path, sent: now, purpose });
+        self.probes.insert(number, Probe { path, sent: now, purpose, lost: false });
         self.send_bytes(&session, &message, to, out);
     }
 
     pub(super) fn expire_probes(&mut self, now: Instant, out: &mut Output) {
-        let lost: Vec<u64> = self
-            .probes
-            .iter()
-            .filter(|(_, p)| p.sent + PROBE_TIMEOUT <= now)
-            .map(|(number, _)| *number)
-            .collect();
-        for number in lost {
-            let Some(Probe { path, purpose, .. }) = self.probes.remove(&number) else { continue };
+        self.probes.retain(|_, probe| !probe.lost || now < probe.sent + LATE);
+        let due = |probe: &&mut Probe| !probe.lost && probe.sent + PROBE_TIMEOUT <= now;
+        let lose = |probe: &mut Probe| {
+            probe.lost = true;
+            (probe.path, probe.purpose)
+        };
+        let lost: Vec<(Path, Purpose)> = self.probes.values_mut().filter(due).map(lose).collect();
+        for (path, purpose) in lost {
             match purpose {
                 Purpose::Size(size) => self.size_probed(path, size, false, now, out),
                 Purpose::Search | Purpose::Watch | Purpose::Move | Purpose::Ping(_) => self.paths.lost(path),
@@ -204,9 +213,7 @@ impl Peer {
                 && let Some(watch) = &mut self.watch
             {
                 watch.unanswered += 1;
-                if watch.silent == 0 {
-                    watch.next = now;
-                }
+                watch.next = watch.next.min(now + WORRIED_WATCH);
             }
         }
         let late: Vec<u64> =

@@ -616,6 +616,24 @@ fn what_two_ends_say_on_a_slow_way_does_not_multiply() {
 }
 
 #[test]
+fn a_way_that_answers_late_is_not_left() {
+    let mut world = World::new(2);
+    connect(&mut world);
+    world.send(0, 1, b"x");
+    world.run(20_000 * MS);
+    let address = world.nodes[1].address;
+    // Full buffers on the way: a round trip of 1.6 s.
+    world.delay = 800 * MS;
+    for _ in 0..120 {
+        world.send(0, 1, b"y");
+        world.send(1, 0, b"y");
+        world.run(500 * MS);
+        assert_eq!(endpoint(&world), Some(Endpoint::Udp(address)));
+    }
+    assert_eq!(world.by_stream, 0);
+}
+
+#[test]
 fn an_end_that_only_hears_is_idle_even_if_the_one_way_to_the_peer_is_dead() {
     let mut world = World::new(2);
     world.send(0, 1, b"x");
