@@ -28,7 +28,7 @@ pub enum Firmware {
 #[derive(Clone, Copy, Debug)]
 pub struct Boot<'a> {
     pub firmware: Firmware,
-    /// A medium in the CD drive, which then boots first.
+    /// A medium, which then boots first: a CD under BIOS, a USB stick under UEFI.
     pub medium: Option<&'a Path>,
     /// A drive with configuration.
     pub cidata: Option<&'a Path>,
@@ -194,9 +194,17 @@ impl Machine {
         if let Some(cidata) = boot.cidata {
             add("-drive", drive(cidata, ",readonly=on"));
         }
-        if let Some(medium) = boot.medium {
-            add("-cdrom", medium.display().to_string());
-            add("-boot", "d".to_owned());
+        match boot.medium.map(|medium| (boot.firmware, medium.display())) {
+            None => {}
+            Some((Firmware::Bios, medium)) => {
+                add("-cdrom", medium.to_string());
+                add("-boot", "d".to_owned());
+            }
+            Some((Firmware::Uefi, medium)) => {
+                add("-device", "qemu-xhci".to_owned());
+                add("-drive", format!("if=none,id=stick,format=raw,snapshot=on,file={medium}"));
+                add("-device", "usb-storage,drive=stick,bootindex=0".to_owned());
+            }
         }
         if boot.firmware == Firmware::Uefi {
             let variables = self.dir.join("variables.fd");

@@ -42,7 +42,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("clones", clones),
 ];
 
-/// The medium boots under both firmwares, and both machines are observers who see each other.
+/// The medium boots as a CD under BIOS and as a USB stick under UEFI, and both machines are observers who see each other.
 fn live(ground: &Ground, switch: &Switch) -> Result<Value> {
     let cidata = ground.cidata("live", 3, "")?;
     let mut machines = [Machine::new(&ground.dir, switch, 1)?, Machine::new(&ground.dir, switch, 2)?];
