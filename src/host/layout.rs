@@ -11,8 +11,10 @@ const KEPT: &str = "PERSISTENT_STATE_PATHS";
 /// What elemental keeps where nothing is said (`NewMountSpec` of its pkg/config); a list that is said replaces it.
 /// Kairos always says one.
 const OF_ELEMENTAL: &str = "/etc/systemd /etc/ssh /home /opt /root /var/log";
-/// Where k3s has its cluster, and the kubelet its pods.
-const OF_K3S: [&str; 2] = ["/var/lib/rancher", "/var/lib/kubelet"];
+/// Where k3s has its cluster.
+pub const K3S_CLUSTER: &str = "/var/lib/rancher";
+/// That, and where the kubelet has its pods.
+const OF_K3S: [&str; 2] = [K3S_CLUSTER, "/var/lib/kubelet"];
 
 /// Has the initramfs keep k3s' state, where it takes its layout from such a file; whether something changed.
 ///

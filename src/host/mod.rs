@@ -47,7 +47,7 @@ pub use boot::{AGENT, MachineId, agent_is_enabled, keep_machine_id, set_agent_en
 pub use client_certificate::{ClientCertificate, client_certificate};
 pub use discover::{Loaded, load_config};
 pub use identity::{IdentityFound, Origin, has_identity, load_identity};
-pub use layout::keep_k3s_state;
+pub use layout::{K3S_CLUSTER, keep_k3s_state};
 pub use leave::{leave, stop};
 pub use ledger::LedgerFile;
 pub use machine::{Mode, inspect, local_networks, mode, other_provider};

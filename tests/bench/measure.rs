@@ -41,7 +41,7 @@ pub fn all(ends: &mut Ends, to: &str, effort: &Effort) -> Result<Figures> {
         );
         latency(&mut figures, ("idle_ping_p50_us", "idle_ping_p99_us"), pings);
     }
-    use_cubic(ends, to)?;
+    set_congestion(ends, to)?;
     let mut server = ends.helper(End::B, &["iperf3", "-s", "-p", PORT])?;
     let measured = loaded(ends, to, effort, &mut figures);
     // Gone already is fine.
@@ -54,7 +54,7 @@ pub fn all(ends: &mut Ends, to: &str, effort: &Effort) -> Result<Figures> {
 
 /// Gives the way to `to` and back [`CONGESTION`]. A socket has to begin with it: one that changes to it once connected,
 /// as with iperf3's own option, keeps bbr's pacing, and with that smaller super-packets and idle time.
-fn use_cubic(ends: &Ends, to: &str) -> Result<()> {
+fn set_congestion(ends: &Ends, to: &str) -> Result<()> {
     let mut to = to.to_owned();
     for end in End::BOTH {
         let text = ends.run(end, &["ip", "-j", "route", "get", &to])?;

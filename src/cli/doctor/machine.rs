@@ -15,8 +15,6 @@ use crate::{
 
 /// Room for images, logs and the ledger; k3s evicts pods from a disk that has less.
 const ROOMY: u64 = 2 << 30;
-/// Where k3s has its cluster.
-const K3S_STATE: &str = "/var/lib/rancher";
 /// Below this not even our own state is sure to be written.
 const FULL: u64 = 64 << 20;
 /// IPv6 works on no smaller packets (RFC 8200, section 5).
@@ -251,8 +249,8 @@ fn places(known: &Known<'_>) -> Vec<Place> {
     }];
     if kept && known.may_serve() {
         places.push(Place {
-            name: K3S_STATE,
-            path: nearest(known.root, K3S_STATE),
+            name: host::K3S_CLUSTER,
+            path: nearest(known.root, host::K3S_CLUSTER),
             loss: "a k3s server loses its cluster",
             fix: "make /var/lib/rancher and /var/lib/kubelet persistent: PERSISTENT_STATE_PATHS in \
                   /run/cos/cos-layout.env, or a file system of a disk mounted there",
@@ -429,19 +427,19 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_yet_will_be_where_the_one_above_is() {
         let (_directory, root, _) = machine();
-        assert_eq!(nearest(&root, K3S_STATE), Path::new("/"));
+        assert_eq!(nearest(&root, host::K3S_CLUSTER), Path::new("/"));
         fs::create_dir_all(root.path("/var/lib")).unwrap();
-        assert_eq!(nearest(&root, K3S_STATE), Path::new("/var/lib"));
+        assert_eq!(nearest(&root, host::K3S_CLUSTER), Path::new("/var/lib"));
         fs::create_dir_all(root.path("/usr/local/k3s")).unwrap();
-        std::os::unix::fs::symlink("../../usr/local/k3s", root.path(K3S_STATE)).unwrap();
-        assert_eq!(nearest(&root, K3S_STATE), Path::new("/usr/local/k3s"));
+        std::os::unix::fs::symlink("../../usr/local/k3s", root.path(host::K3S_CLUSTER)).unwrap();
+        assert_eq!(nearest(&root, host::K3S_CLUSTER), Path::new("/usr/local/k3s"));
     }
 
     #[test]
     fn a_server_whose_state_is_in_memory_is_told_to_keep_it() {
         let (_directory, root, mut config) = machine();
         fs::create_dir_all(root.path("/usr/local")).unwrap();
-        fs::create_dir_all(root.path(K3S_STATE)).unwrap();
+        fs::create_dir_all(root.path(host::K3S_CLUSTER)).unwrap();
         fs::create_dir_all(root.path("/proc/self")).unwrap();
         fs::create_dir_all(root.path("/run/elemental")).unwrap();
         let mut told = |role, mounts: &str, sentinel: &str| {

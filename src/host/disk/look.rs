@@ -274,19 +274,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_is_found_by_its_label() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk");
-        let mut bytes = vec![0; 1 << 20];
-        bytes[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
-        bytes[0x44c] = 1;
-        bytes[0x478..0x481].copy_from_slice(b"COS_STATE");
-        fs::write(&path, bytes).unwrap();
-        let label = Label { text: "COS_STATE".to_owned(), device: path.clone() };
-        assert_eq!(look(&path).unwrap().labels, [label]);
-    }
-
-    #[test]
     fn a_file_is_empty_until_something_is_on_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");

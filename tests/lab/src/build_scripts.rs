@@ -38,7 +38,7 @@ fn what_is_kept_is_whole_or_not_there() {
     for script in [
         "kept thing broken >/dev/null",
         "place=$(kept thing broken)",
-        "local_() { x=$(kept thing broken); }; local_",
+        "caller() { place=$(kept thing broken); }; caller",
     ] {
         assert_eq!(with_ground(dir.path(), script), (Some(1), String::new()), "{script}");
         assert!(kept().is_empty(), "{script}: {:?}", kept());
